@@ -1,0 +1,1 @@
+"""What runs inside the guest: the runner, the helpers, and the scenarios."""

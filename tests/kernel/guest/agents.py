@@ -1,0 +1,211 @@
+"""
+Handshake agents on the lab's hosts, ktlsagent and tlshd alike: configured,
+started until they listen, read through their log, and stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.kernel.guest.certificates import certificate, privateKey
+from tests.kernel.guest.hosts import Host
+from tests.kernel.guest.waiting import Unexpected, until
+
+KTLSAGENT: Final = "ktlsagent"
+TLSHD: Final = "tlshd"
+
+LOGS: Final = Path("/tmp/lab/logs")
+
+_COMMANDS: Final = {
+    KTLSAGENT: ["twistd3", "--nodaemon", "--pidfile=", KTLSAGENT, "--config"],
+    TLSHD: ["tlshd", "--stderr", "--config"],
+}
+
+_NETLINK_GENERIC: Final = "16"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeLine:
+    """
+    One handshake as ktlsagent logged it.
+
+    @ivar outcome: C{ok} or C{failed}.
+    @ivar fields: what follows, by name.
+    """
+
+    outcome: str
+    fields: Mapping[str, str]
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return float(self.fields["took"].removesuffix("ms"))
+
+
+def configuration(
+    client: str | None = "client",
+    server: str | None = "server",
+    *,
+    truststore: str = "ca",
+    **own: str,
+) -> str:
+    """
+    Write a configuration file in tlshd's format.
+
+    @param client: certificate for the client's role; L{None} for none.
+    @param server: certificate for the server's role; L{None} for none.
+    @param truststore: the certificate that both roles trust.
+    @param own: keys of ktlsagent's own section.
+    @return: the file's text.
+    """
+    lines = ["[debug]", "loglevel=1"]
+    for role, name in (("client", client), ("server", server)):
+        lines += [f"[authenticate.{role}]", f"x509.truststore={certificate(truststore)}"]
+        if name is not None:
+            lines += [f"x509.certificate={certificate(name)}"]
+            lines += [f"x509.private_key={privateKey(name)}"]
+    if own:
+        lines += ["[ktlsagent]", *(f"{key}={value}" for key, value in own.items())]
+    return "\n".join(lines) + "\n"
+
+
+class Agent:
+    """
+    An agent on a host.
+
+    @ivar kind: L{KTLSAGENT} or L{TLSHD}.
+    @ivar host: where it runs.
+    @ivar process: its process.
+    """
+
+    _started = 0
+
+    def __init__(self, kind: str, host: Host, text: str) -> None:
+        """
+        Start it; it listens a while later, L{waitUntilListening}.
+
+        @param kind: which one.
+        @param host: where.
+        @param text: its configuration file.
+        """
+        Agent._started += 1
+        self.kind = kind
+        self.host = host
+        self.name = f"{Agent._started}-{host.name}-{kind}"
+        self.configurationFile = LOGS.parent / f"{self.name}.conf"
+        self.configurationFile.write_text(text)
+        self._log = LOGS / f"{self.name}.log"
+        with self._log.open("wb") as log:
+            self.process = host.start(
+                *_COMMANDS[kind],
+                str(self.configurationFile),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/tmp",
+            )
+
+    def log(self) -> str:
+        """
+        Return everything that it logged so far.
+
+        @return: the text.
+        """
+        return self._log.read_text(errors="replace")
+
+    def handshakes(self) -> list[HandshakeLine]:
+        """
+        Return ktlsagent's lines about handshakes.
+
+        @return: them, in order.
+        """
+        matches = re.finditer(r"\bhandshake (ok|failed) (.*)", self.log())
+        return [
+            HandshakeLine(match[1], dict(word.partition("=")[::2] for word in shlex.split(match[2])))
+            for match in matches
+        ]
+
+    def waitForHandshake(self, number: int = 1) -> HandshakeLine:
+        """
+        Wait until it has logged so many handshakes.
+
+        @param number: how many.
+        @return: the last of these.
+        """
+        until(lambda: len(self.handshakes()) >= number, f"handshake {number} logged by {self.name}")
+        return self.handshakes()[number - 1]
+
+    def _listening(self) -> bool:
+        """
+        Say whether it has joined a generic netlink group.
+
+        @return: true if so.
+        @raise Unexpected: if it has ended.
+        """
+        if self.process.poll() is not None:
+            raise Unexpected(f"{self.name} ended with {self.process.returncode}:\n{self.log()}")
+        if self.kind == KTLSAGENT:
+            return bool(re.search(r"\bktlsagent \S+ ready\b", self.log()))
+        rows = Path(f"/proc/{self.process.pid}/net/netlink").read_text().splitlines()[1:]
+        return any(
+            columns[1] == _NETLINK_GENERIC and int(columns[3], 16) for columns in map(str.split, rows)
+        )
+
+    def waitUntilListening(self) -> None:
+        """Wait until the kernel can ask it."""
+        until(self._listening, f"{self.name} listens", 40.0)
+
+    def waitUntilEnded(self) -> int:
+        """
+        Wait until it has ended by itself.
+
+        @return: its exit status.
+        """
+        try:
+            return self.process.wait(40.0)
+        except subprocess.TimeoutExpired:
+            raise Unexpected(f"{self.name} does not end") from None
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """
+        Ask it to end, and look at its books.
+
+        @raise Unexpected: if it does not end well, or owes or holds something.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Unexpected(f"{self.name} did not end within 20 s after SIGTERM") from None
+        # tlshd 1.0.0 does not handle the signal.
+        if status and not (self.kind == TLSHD and status == -signal.SIGTERM):
+            raise Unexpected(f"{self.name} ended with status {status}, expected 0")
+        if self.kind == KTLSAGENT:
+            self._checkBooks()
+
+    def _checkBooks(self) -> None:
+        """
+        Look at the line that ktlsagent logs when it has stopped.
+
+        @raise Unexpected: if the line is missing, or anything is not zero.
+        """
+        match = re.search(r"\bstopped: (.*)", self.log())
+        if match is None:
+            raise Unexpected(f"{self.name} logged no ledger when it stopped")
+        books = {name: int(value) for name, value in (word.split("=") for word in match[1].split())}
+        held = {name: count for name, count in books.items() if name not in {"accepted", "answered"}}
+        if books["accepted"] != books["answered"] or any(held.values()):
+            raise Unexpected(f"{self.name}: the ledger is not balanced: {match[1]}")

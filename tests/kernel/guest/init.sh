@@ -1,0 +1,31 @@
+#!/bin/sh
+# PID 1 of the guest: mounts what has to be writable, loads the modules, and
+# becomes the runner.  The root is the host's cache and stays as it is.
+set -e
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev 2>/dev/null || true
+mkdir -p /dev/shm /dev/pts
+for directory in /run /tmp /var/log /var/lib/nfs; do
+    mount -t tmpfs tmpfs "$directory"
+done
+mkdir /tmp/etc
+cat >/tmp/etc/hosts <<'HOSTS'
+127.0.0.1 localhost
+10.0.0.1 server.lab
+10.0.0.2 client.lab
+fd00::1 server6.lab
+fd00::2 client6.lab
+HOSTS
+touch /tmp/etc/exports
+for file in hosts exports; do
+    mount --bind "/tmp/etc/$file" "/etc/$file"
+done
+ip link set lo up
+# IPv6 is a module in some of these kernels and built into others.
+modprobe -qa ipv6 || true
+modprobe -a tls sunrpc nfs nfsv3 nfsv4 nfsd veth gcm ccm ctr chacha20poly1305 tcp_diag
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C.UTF-8
+export PYTHONPATH=/srv/ktlsagent PYTHONPYCACHEPREFIX=/tmp/pycache
+cd /tmp
+exec python3 -m tests.kernel.guest.runner

@@ -1,0 +1,1 @@
+"""User-space RPC peers that speak TLS themselves, well or badly."""

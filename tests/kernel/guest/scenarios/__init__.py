@@ -1,0 +1,1 @@
+"""The scenarios, each a function of the stage and its arguments."""

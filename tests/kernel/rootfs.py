@@ -1,0 +1,357 @@
+"""
+The root file systems of the kernel lab: built once from Debian's packages, kept,
+and built anew when their recipe changes.
+
+A root file system is a directory that L{tests.kernel.uml} boots read-only.  The
+Debian mirror is the one in this machine's own apt sources, or what
+C{KTLSAGENT_LAB_MIRROR} says.  Only the standard library is used here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+Progress = Callable[[str], None]
+"""Told, in words, what is being done now."""
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+"""The checkout that this file belongs to."""
+
+_TURKEYUTILS: Final = "turkeyutils==0.6.1"
+
+_PACKAGES: Final = (
+    "gnutls-bin",
+    "iproute2",
+    "keyutils",
+    "kmod",
+    "ktls-utils",
+    "nfs-common",
+    "nfs-kernel-server",
+    "openssl",
+    "procps",
+    "python3",
+    "python3-cryptography",
+    "python3-openssl",
+    "python3-pyroute2",
+    "python3-service-identity",
+    "python3-twisted",
+    "rpcbind",
+    "user-mode-linux",
+)
+
+_MOUNT_POINTS: Final = ("srv/ktlsagent", "run", "tmp", "var/lib/nfs", "var/log", "mnt")
+
+_FINISH: Final = (
+    # user-mode-linux keeps its modules where modprobe does not look.
+    'mkdir -p "$1/lib/modules"; for modules in "$1"/usr/lib/uml/modules/*; do '
+    'ln -s "/usr/lib/uml/modules/${modules##*/}" "$1/lib/modules/"; done',
+    f'cd "$1" && mkdir -p {" ".join(_MOUNT_POINTS)}',
+    'touch "$1/etc/hosts" "$1/etc/exports"',
+)
+
+_TOOLS: Final = {
+    "mmdebstrap": "mmdebstrap",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "mount": "mount",
+}
+
+_SUITE_NAMES: Final = frozenset(
+    "bullseye bookworm trixie forky duke sid oldstable stable testing unstable".split()
+)
+
+
+class LabError(Exception):
+    """The lab cannot be built or booted; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """
+    How a root file system is made.
+
+    @ivar name: the Debian suite, which is also the recipe's name.
+    @ivar kernel: the kernel's version, as people say it.
+    @ivar packages: what is installed.
+    @ivar pythonSources: source distributions from PyPI that are compiled into it.
+    @ivar bootOptions: what this kernel's command line needs besides.
+    """
+
+    name: str
+    kernel: str
+    packages: tuple[str, ...]
+    pythonSources: tuple[str, ...] = ()
+    bootOptions: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """A short hash of everything that decides what is built."""
+        parts = (self.name, *self.packages, *self.pythonSources, *_FINISH)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+FORKY: Final = Recipe(
+    "forky",
+    "7.2",
+    # forky no longer has python3-keyutils: its successor is compiled there.
+    (
+        *_PACKAGES,
+        *("cython3", "gcc", "libkeyutils-dev", "python3-dev"),
+        *("python3-pip", "python3-setuptools", "python3-wheel"),
+    ),
+    (_TURKEYUTILS,),
+    ("seccomp=on",),
+)
+TRIXIE: Final = Recipe("trixie", "6.12", (*_PACKAGES, "python3-keyutils"))
+RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE)}
+
+
+def labDirectory() -> Path:
+    """
+    Say where root file systems are kept.
+
+    @return: a directory, which need not exist yet.
+    """
+    named = os.environ.get("KTLSAGENT_LAB")
+    if named:
+        return Path(named).resolve()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "ktlsagent" / "lab"
+
+
+def checkHost() -> None:
+    """
+    Make sure that this machine can build and boot the lab.
+
+    @raise LabError: if not; the message has everything that is missing.
+    """
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("the lab needs root (it mounts and uses chroot): run it with sudo")
+    packages = {package for tool, package in _TOOLS.items() if shutil.which(tool) is None}
+    if packages:
+        missing.append(f"tools are missing: apt-get install {' '.join(sorted(packages))}")
+    if os.uname().machine != "x86_64":
+        missing.append(f"user-mode Linux needs an x86_64 machine, this is {os.uname().machine}")
+    if missing:
+        raise LabError("; ".join(missing))
+
+
+def _sources(directory: Path) -> Iterator[tuple[str, str, str, str]]:
+    """
+    Read apt's sources in both formats.
+
+    @param directory: usually C{/etc/apt}.
+    @return: URI, suite, components and key ring of every binary source.
+    """
+    lists = [directory / "sources.list", *sorted(directory.glob("sources.list.d/*.list"))]
+    for path in (path for path in lists if path.is_file()):
+        for line in path.read_text(errors="replace").splitlines():
+            match = re.match(r"deb\s+(?:\[([^]]*)\]\s+)?(\S+)\s+(\S+)\s*([^#]*)", line.strip())
+            if match:
+                yield match[2], match[3], match[4], match[1] or ""
+    for path in sorted(directory.glob("sources.list.d/*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
+            kept = [line for line in stanza.splitlines() if not line.startswith("#")]
+            unfolded = re.sub(r"\n[ \t]+", " ", "\n".join(kept))
+            pairs = (line.partition(":") for line in unfolded.splitlines())
+            fields = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            if "deb" not in fields.get("types", "").split() or fields.get("enabled") == "no":
+                continue
+            for uri in fields.get("uris", "").split():
+                for suite in fields.get("suites", "").split():
+                    yield uri, suite, fields.get("components", ""), fields.get("signed-by", "")
+
+
+def debianMirror(directory: Path = Path("/etc/apt")) -> str:
+    """
+    Find the Debian mirror that this machine itself uses.
+
+    @param directory: apt's configuration.
+    @return: its URI.
+    @raise LabError: if there is none.
+    """
+    named = os.environ.get("KTLSAGENT_LAB_MIRROR")
+    if named:
+        return named
+    for uri, suite, components, keyring in _sources(directory):
+        # Other vendors use Debian's suite names, too: only Debian's archive is in
+        # a directory of that name or signed by that key ring.
+        debian = urlsplit(uri).path.rstrip("/").endswith("/debian") or "debian-archive" in keyring
+        if debian and suite in _SUITE_NAMES and "main" in components.split():
+            return uri
+    raise LabError(
+        f"no Debian mirror found in {directory}/sources.list or {directory}/sources.list.d; "
+        "set KTLSAGENT_LAB_MIRROR to the URI of one"
+    )
+
+
+def _proxyOptions() -> Iterator[str]:
+    """
+    Find the proxies that this machine's apt uses, for the apt inside.
+
+    @return: options for mmdebstrap.
+    """
+    command = ["apt-config", "dump", "Acquire::http::Proxy", "Acquire::https::Proxy"]
+    try:
+        dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return
+    for line in dump.splitlines():
+        if re.match(r'Acquire::https?::Proxy "[^"]+";', line):
+            yield f"--aptopt={line.rstrip(';')}"
+
+
+def _follow(command: list[str], progress: Progress) -> None:
+    """
+    Run a command and report its lines as progress.
+
+    @param command: the command.
+    @param progress: told every line that announces a step, and that time passes.
+    @raise LabError: if it fails; with the end of its output.
+    """
+    tail: list[str] = []
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        text = line.rstrip().rpartition("\r")[2]
+        tail = [*tail[-39:], text]
+        if text.startswith("I: ") and "auto" not in text and "chroot arch" not in text:
+            progress(f"  {text.removeprefix('I: ')}")
+        elif text.startswith("Setting up python3-") or text.startswith("Setting up user-mode"):
+            progress(f"  {text.lower()}")
+    if process.wait():
+        output = "\n".join(tail)
+        advice = ""
+        if re.search(r"NO_PUBKEY|not signed|sqv|gpgv", output):
+            advice = (
+                "; the archive's signature was not accepted: this machine's key ring is too old, "
+                "apt-get install --only-upgrade debian-archive-keyring (2025.1 or newer)"
+            )
+        elif re.search(r"Temporary failure|Could not connect|Unable to fetch|Failed to fetch", output):
+            advice = "; the mirror was not reached: is the network up, does apt-get update work?"
+        raise LabError(f"{command[0]} failed with exit status {process.returncode}{advice}\n{output}")
+
+
+def _download(requirement: str, directory: Path, progress: Progress) -> Path:
+    """
+    Fetch a source distribution from the package index that pip is set to.
+
+    @param requirement: name and version.
+    @param directory: where to put it.
+    @param progress: told about it.
+    @return: the file.
+    @raise LabError: if pip is missing or fails.
+    """
+    progress(f"  downloading {requirement} from the Python package index")
+    name = requirement.partition("==")[0]
+    pythons = [sys.executable, "/usr/bin/python3"]
+    for python in pythons:
+        if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+            break
+    else:
+        raise LabError("pip is missing: apt-get install python3-pip")
+    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
+    command += ["--dest", str(directory), requirement]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    found = list(directory.glob(f"{name}-*.tar.gz"))
+    if ran.returncode or not found:
+        raise LabError(f"pip could not download {requirement}:\n{ran.stdout}{ran.stderr}")
+    return found[0]
+
+
+def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
+    """
+    Build a root file system.
+
+    @param recipe: how.
+    @param target: the directory to make.
+    @param progress: told about each step.
+    """
+    work = target.with_name(target.name + ".download")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    hooks = []
+    try:
+        for requirement in recipe.pythonSources:
+            source = _download(requirement, work, progress)
+            hooks += [
+                f"copy-in {source} /root",
+                'chroot "$1" python3 -m pip install --no-deps --no-index --no-build-isolation '
+                f'--break-system-packages --root-user-action=ignore /root/{source.name}',
+                f'rm "$1/root/{source.name}"',
+            ]
+        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
+        # The Release file of a suite in development may be past its Valid-Until.
+        command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
+        command += [
+            f"--dpkgopt=path-exclude={path}" for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
+        ]
+        command += _proxyOptions()
+        command += [f"--customize-hook={hook}" for hook in (*_FINISH, *hooks)]
+        _follow([*command, recipe.name, str(target), debianMirror()], progress)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
+    """
+    Return a root file system; build it if there is none of this recipe yet.
+
+    @param recipe: which one.
+    @param progress: told about each step that takes time.
+    @return: its directory, which must not be changed.
+    @raise LabError: if it cannot be built.
+    """
+    checkHost()
+    lab = labDirectory()
+    lab.mkdir(parents=True, exist_ok=True)
+    target = lab / f"{recipe.name}-{recipe.digest}"
+    with (lab / f"{recipe.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another build of {recipe.name} to finish")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.is_dir():
+            return target
+        progress(f"building the {recipe.name} root file system once (kernel {recipe.kernel}, a minute or two)")
+        started = time.monotonic()
+        for stale in lab.glob(f"{recipe.name}-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        partial = lab / f"{recipe.name}-partial"
+        _build(recipe, partial, progress)
+        partial.rename(target)
+        progress(f"built in {time.monotonic() - started:.0f} s, kept in {target}")
+    return target
+
+
+def main() -> None:
+    """Build the root file systems named on the command line, or all."""
+
+    def progress(text: str) -> None:
+        print(text, flush=True)
+
+    try:
+        for name in sys.argv[1:] or RECIPES:
+            progress(f"{name}: {rootFileSystem(RECIPES[name], progress)}")
+    except LabError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+from setuptools import setup
+
+about: dict[str, str] = {}
+exec(Path(__file__).with_name("ktlsagent").joinpath("__init__.py").read_text(), about)  # noqa: S102
+
+setup(
+    name="ktlsagent",
+    version=about["__version__"],
+    description="Answers the Linux kernel's TLS handshake requests for NFS and NVMe/TCP.",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=["ktlsagent", "ktlsagent.protocols", "twisted.plugins"],
+    package_data={"ktlsagent": ["py.typed"], "twisted": ["plugins/ktlsagent_plugin.py"]},
+    install_requires=[
+        "Twisted>=24.11",
+        "pyOpenSSL>=25.0",
+        "cryptography>=43",
+        "service-identity>=24.2",
+        "idna>=3.10",
+        "pyroute2>=0.8",
+        # The module keyutils: PyPI's package of that name does not compile on
+        # Python 3.11 and later; this one is the same module.
+        "turkeyutils>=0.6.1",
+    ],
+    zip_safe=False,
+)

@@ -1,0 +1,157 @@
+"""TLS record framing: one record at a time, never a byte more (RFC 8446, section 5.1)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from ktlsagent.errors import PeerMisbehaved
+
+HEADER_LENGTH = 5
+"""Octets of a record's header: type, legacy version, length."""
+
+MAXIMUM_FRAGMENT = 2**14 + 256
+"""The longest fragment a protected record may have (RFC 8446, section 5.2)."""
+
+_FATAL = 2
+_LEGACY_MAJOR_VERSION = 3
+
+
+class ContentType(IntEnum):
+    """C{ContentType} of RFC 8446, section 5.1."""
+
+    CHANGE_CIPHER_SPEC = 20
+    ALERT = 21
+    HANDSHAKE = 22
+    APPLICATION_DATA = 23
+
+
+class AlertDescription(IntEnum):
+    """C{AlertDescription} of RFC 8446, section 6."""
+
+    CLOSE_NOTIFY = 0
+    UNEXPECTED_MESSAGE = 10
+    BAD_RECORD_MAC = 20
+    RECORD_OVERFLOW = 22
+    HANDSHAKE_FAILURE = 40
+    BAD_CERTIFICATE = 42
+    UNSUPPORTED_CERTIFICATE = 43
+    CERTIFICATE_REVOKED = 44
+    CERTIFICATE_EXPIRED = 45
+    CERTIFICATE_UNKNOWN = 46
+    ILLEGAL_PARAMETER = 47
+    UNKNOWN_CA = 48
+    ACCESS_DENIED = 49
+    DECODE_ERROR = 50
+    DECRYPT_ERROR = 51
+    PROTOCOL_VERSION = 70
+    INSUFFICIENT_SECURITY = 71
+    INTERNAL_ERROR = 80
+    INAPPROPRIATE_FALLBACK = 86
+    USER_CANCELED = 90
+    MISSING_EXTENSION = 109
+    UNSUPPORTED_EXTENSION = 110
+    UNRECOGNIZED_NAME = 112
+    BAD_CERTIFICATE_STATUS_RESPONSE = 113
+    UNKNOWN_PSK_IDENTITY = 115
+    CERTIFICATE_REQUIRED = 116
+    NO_APPLICATION_PROTOCOL = 120
+
+
+def alertName(number: int) -> str:
+    """
+    Name an alert as RFC 8446 does.
+
+    @param number: the alert's number, 0 to 255.
+    @return: for example C{certificate_expired}; C{alert_N} for one that has no name.
+    """
+    try:
+        return AlertDescription(number).name.lower()
+    except ValueError:
+        return f"alert_{number}"
+
+
+def plainAlert(description: AlertDescription) -> bytes:
+    """
+    Build a fatal alert record as it is sent before there are keys.
+
+    @param description: the alert to send.
+    @return: one complete record (RFC 8446, sections 5.1 and 6).
+    """
+    return bytes((ContentType.ALERT, 3, 3, 0, 2, _FATAL, description))
+
+
+def fragmentLength(header: bytes) -> int:
+    """
+    Read a record's header.
+
+    @param header: exactly L{HEADER_LENGTH} octets.
+    @return: how many octets follow the header.
+    @raise PeerMisbehaved: if this is no header of a TLS record.
+    """
+    if header[0] not in ContentType.__members__.values() or header[1] != _LEGACY_MAJOR_VERSION:
+        raise PeerMisbehaved(
+            "not-tls", f"expected a TLS record from the peer, found octets {header.hex(' ')}"
+        )
+    length = int.from_bytes(header[3:5], "big")
+    if not 0 < length <= MAXIMUM_FRAGMENT:
+        raise PeerMisbehaved(
+            "bad-record",
+            f"expected a record of 1 to {MAXIMUM_FRAGMENT} octets, found a length of {length}",
+        )
+    return length
+
+
+class RecordReader:
+    """
+    Collects one record after another from a stream, and tells the reader of
+    the stream how many octets it may take without touching the next record.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._length = HEADER_LENGTH
+
+    def wanted(self) -> int:
+        """
+        Say how many octets may be read now.
+
+        @return: at least 1, and never past the end of the current record.
+        """
+        return self._length - len(self._buffer)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """
+        Take what was read.
+
+        @param data: at most L{wanted} octets.
+        @return: the record, header included, if C{data} completes one.
+        @raise PeerMisbehaved: if this is no TLS record.
+        @raise ValueError: if there is more data than was wanted.
+        """
+        if len(data) > self.wanted():
+            raise ValueError("more data than the current record has")
+        self._buffer += data
+        if len(self._buffer) == self._length == HEADER_LENGTH:
+            self._length += fragmentLength(self._buffer)
+        if len(self._buffer) < self._length:
+            return None
+        record, self._buffer, self._length = self._buffer, b"", HEADER_LENGTH
+        return record
+
+
+def splitRecords(data: bytes) -> list[bytes]:
+    """
+    Cut our own output into its records.
+
+    @param data: complete records, one after another.
+    @return: the records, headers included.
+    @raise ValueError: if C{data} does not end at the end of a record.
+    """
+    records = []
+    while data:
+        end = HEADER_LENGTH + int.from_bytes(data[3:5], "big")
+        if len(data) < end:
+            raise ValueError("an incomplete record")
+        records.append(data[:end])
+        data = data[end:]
+    return records

@@ -1,0 +1,117 @@
+"""
+What handshakes of one kind share: an OpenSSL context with certificate, trust
+store, suites and groups, built once and used by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL, crypto
+
+from ktlsagent.protocols import openssl
+from ktlsagent.protocols.verification import V_UNSPECIFIED
+
+if TYPE_CHECKING:
+    from ktlsagent.protocols.engine import TLSEngine
+
+_SESSION_ID_CONTEXT = b"ktlsagent"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """
+    A certificate that we can prove to own.
+
+    @ivar chain: the certificate, then the CA certificates to send with it.
+    @ivar key: its private key.
+    """
+
+    chain: tuple[crypto.X509, ...]
+    key: crypto.PKey = field(repr=False)
+
+
+class TLSContext:
+    """
+    A context for TLS 1.3 handshakes that end in kTLS.
+
+    @ivar hasCertificate: whether it has a certificate of our own to show.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: crypto.X509Store,
+        own: OwnCertificate | None,
+        suites: Sequence[str],
+        groups: Sequence[str],
+    ) -> None:
+        """
+        @param store: the CAs and CRLs that peers are judged by; may be shared.
+        @param own: our certificate, if there is one.
+        @param suites: names of the cipher suites, most wanted first.
+        @param groups: names of the groups that OpenSSL has, most wanted first;
+            if empty, OpenSSL's own choice.
+        @raise SSL.Error: if certificate and key do not belong together.
+        @raise ValueError: if OpenSSL does not take the suites or the groups.
+        """
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_max_proto_version(SSL.TLS1_3_VERSION)
+        # Tickets are never sent (see TLSEngine); these make them cheap to build.
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_session_id(_SESSION_ID_CONTEXT)
+        openssl.setCipherSuites(context, suites)
+        if groups and not openssl.setGroups(context, groups):
+            raise ValueError("OpenSSL does not take the groups " + ", ".join(groups))
+        openssl.shareStore(context, store)
+        if own is not None:
+            context.use_certificate(own.chain[0])
+            for certificate in own.chain[1:]:
+                context.add_extra_chain_cert(certificate)
+            context.use_privatekey(own.key)
+            context.check_privatekey()
+        context.set_keylog_callback(_keyLogged)
+        context.set_info_callback(_informed)
+        self._verification = openssl.setVerification(context, _judge)
+        self._context = context
+        self.hasCertificate = own is not None
+
+    def connection(self, engine: TLSEngine) -> SSL.Connection:
+        """
+        Make a connection over memory whose callbacks reach an engine.
+
+        @param engine: the engine that drives the connection.
+        @return: a new connection.
+        """
+        connection = SSL.Connection(self._context)
+        connection.set_app_data(engine)
+        return connection
+
+
+def _engineOf(connection: SSL.Connection) -> TLSEngine:
+    engine: TLSEngine = connection.get_app_data()
+    return engine
+
+
+def _keyLogged(connection: SSL.Connection, line: bytes) -> None:
+    _engineOf(connection).keyLogged(line)
+
+
+def _informed(connection: SSL.Connection, where: int, value: int) -> None:
+    if where & SSL.SSL_CB_ALERT:
+        _engineOf(connection).alerted(
+            received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF
+        )
+
+
+def _judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int) -> int:
+    engine = _engineOf(connection)
+    try:
+        return engine.judge(certificate.to_cryptography(), error, depth)
+    except Exception as failure:  # noqa: BLE001 - nothing may leave a callback from C
+        engine.callbackFailed(failure)
+        return V_UNSPECIFIED

@@ -1,0 +1,319 @@
+"""
+The TLS 1.3 handshake as a pure machine: records in, octets to send out, and
+at the end an L{EstablishedSession} or a L{HandshakeError}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from cryptography import x509
+from OpenSSL import SSL
+
+from ktlsagent.errors import (
+    HandshakeError,
+    PeerAlert,
+    PeerMisbehaved,
+    PeerRejected,
+    SessionUnusable,
+)
+from ktlsagent.protocols import openssl
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
+from ktlsagent.protocols.keyschedule import (
+    CLIENT_TRAFFIC_SECRET,
+    SERVER_TRAFFIC_SECRET,
+    TrafficKeys,
+    parseKeyLogLine,
+    trafficKeys,
+)
+from ktlsagent.protocols.record import AlertDescription, ContentType, alertName, splitRecords
+from ktlsagent.protocols.session import Direction, EstablishedSession, Role
+from ktlsagent.protocols.verification import (
+    V_HOSTNAME_MISMATCH,
+    V_OK,
+    alertError,
+    chainError,
+)
+
+_READ_SIZE = 2**16
+
+_TLS_1_3 = "TLSv1.3"
+
+Judge = Callable[[x509.Certificate], "PeerRejected | None"]
+"""Says why the peer's own certificate, whose chain is good, is refused; or C{None}."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSParameters:
+    """
+    How one handshake is to be run.
+
+    @ivar role: which side we are.
+    @ivar context: what it shares with others.
+    @ivar serverName: the name to send in C{server_name}, for a client.
+    @ivar judge: the verdict on the peer's own certificate.  It is asked in
+        mid-handshake, because the alert has to leave before the session is up.
+    """
+
+    role: Role
+    context: TLSContext
+    serverName: str | None
+    judge: Judge
+
+
+class EngineState(Enum):
+    """What may be asked of an engine now."""
+
+    NEED_RECORD = "need record"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class TLSEngine:
+    """
+    One handshake.
+
+    Call L{start}, then L{receiveRecord} with one record after another while
+    L{state} is C{NEED_RECORD}, and send whatever they return, also when the
+    handshake failed: that is the alert.
+
+    B{Tickets.}  OpenSSL as a server writes C{NewSessionTicket} records as soon
+    as the client's Finished is in.  They are dropped here: nothing in the
+    kernel reads them (an NVMe host breaks on them, nfsd's peers need not),
+    and as they never leave this process, the sequence number that they would
+    have used is still free.  Sending them and counting them was rejected for
+    the NVMe host's sake.
+
+    @ivar state: what may be asked now.
+    @ivar error: why it failed, once it has.
+    @ivar session: what came out, once it is complete.
+    @ivar presentedCertificate: the peer's own certificate, as soon as it has
+        been looked at, whatever the verdict.
+    @ivar alertSent: the alert that we sent, if we did.
+    @ivar alertReceived: the alert that the peer sent, if it did.
+    """
+
+    def __init__(self, parameters: TLSParameters) -> None:
+        """
+        @param parameters: how to run the handshake.
+        """
+        self.state = EngineState.NEED_RECORD
+        self.error: HandshakeError | None = None
+        self.session: EstablishedSession | None = None
+        self.presentedCertificate: x509.Certificate | None = None
+        self.alertSent: int | None = None
+        self.alertReceived: int | None = None
+        self._role = parameters.role
+        self._judgePeer = parameters.judge
+        self._keyLog: dict[bytes, bytes] = {}
+        self._ownKeysInUse = False
+        self._sent = 0
+        self._verdict: HandshakeError | None = None
+        self._failure: Exception | None = None
+        self._connection = parameters.context.connection(self)
+        if self._role is Role.CLIENT:
+            if parameters.serverName is not None:
+                self._connection.set_tlsext_host_name(parameters.serverName.encode("ascii"))
+            self._connection.set_connect_state()
+        else:
+            self._connection.set_accept_state()
+
+    def start(self) -> bytes:
+        """
+        Begin.
+
+        @return: what to send: a client's ClientHello, nothing for a server.
+        """
+        return self._step()
+
+    def receiveRecord(self, record: bytes) -> bytes:
+        """
+        Take the peer's next record.
+
+        @param record: exactly one record, header included.
+        @return: what to send; possibly nothing.
+        @raise ValueError: if the handshake is over: no record after the one
+            that completes it is ours to read.
+        """
+        if self.state is not EngineState.NEED_RECORD:
+            raise ValueError("a record after the end of the handshake")
+        self._connection.bio_write(record)
+        return self._step()
+
+    def keyLogged(self, line: bytes) -> None:
+        """
+        Keep the lines of the application traffic secrets (called by the context).
+
+        @param line: a line of the key log.
+        """
+        label = line.partition(b" ")[0]
+        if label in (CLIENT_TRAFFIC_SECRET, SERVER_TRAFFIC_SECRET):
+            self._keyLog[label] = line
+
+    def alerted(self, *, received: bool, description: int) -> None:
+        """
+        Note an alert (called by the context).
+
+        @param received: whether the peer sent it.
+        @param description: the alert's number.
+        """
+        if received:
+            self.alertReceived = description
+        else:
+            self.alertSent = description
+
+    def judge(self, certificate: x509.Certificate, error: int, depth: int) -> int:
+        """
+        Judge one certificate of the peer's chain (called by the context).
+
+        @param certificate: the certificate.
+        @param error: what OpenSSL found, an C{X509_V_ERR_*}, 0 for nothing.
+        @param depth: 0 for the peer's own certificate, which comes last.
+        @return: 0 to go on, or the C{X509_V_ERR_*} that OpenSSL makes an alert of.
+        """
+        if depth == 0:
+            self.presentedCertificate = certificate
+        if error != V_OK:
+            self._verdict = chainError(error, depth, certificate, self._role.peer)
+            return alertError(error)
+        if depth == 0:
+            self._verdict = self._judgePeer(certificate)
+            return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
+        return V_OK
+
+    def callbackFailed(self, failure: Exception) -> None:
+        """
+        Keep an exception that must not leave a callback (called by the context).
+
+        @param failure: the exception; it is raised from the current step.
+        """
+        self._failure = failure
+
+    def _step(self) -> bytes:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return self._flight()
+        except SSL.Error as error:
+            self._fail(self._explain(error))
+            return self._output()
+        try:
+            output = self._withoutTickets() if self._role is Role.SERVER else self._flight()
+            self._complete()
+        except SessionUnusable as error:
+            self._fail(error)
+            return b""
+        return output
+
+    def _flight(self) -> bytes:
+        """Take what OpenSSL wants to send, and count what goes under our application keys."""
+        output = self._output()
+        if self._ownKeysInUse:
+            self._sent += len(splitRecords(output))
+        # A server's keys come into use behind its Finished, which is the last
+        # of the flight in whose step they were logged; so do a client's.
+        self._ownKeysInUse = self._label(own=True) in self._keyLog
+        return output
+
+    def _withoutTickets(self) -> bytes:
+        """Drop what a server writes behind the client's Finished: tickets, or we do not know it."""
+        for record in splitRecords(self._output()):
+            if record[0] != ContentType.APPLICATION_DATA:
+                raise SessionUnusable(
+                    "unexpected-output",
+                    "expected nothing but tickets behind the client's Finished, "
+                    f"found a record of type {record[0]}",
+                )
+        return b""
+
+    def _complete(self) -> None:
+        """Turn the finished handshake into a session."""
+        connection = self._connection
+        name = connection.get_cipher_name()
+        suite = CIPHER_SUITES.get(name or "")
+        if suite is None or connection.get_protocol_version_name() != _TLS_1_3:
+            raise SessionUnusable(
+                "unusable-suite",
+                "expected TLS 1.3 with a cipher suite that kTLS has, found "
+                f"{connection.get_protocol_version_name()} with {name}",
+            )
+        self.session = EstablishedSession(
+            suite=suite,
+            group=openssl.groupName(connection),
+            peerCertificate=connection.get_peer_certificate(as_cryptography=True),
+            transmit=Direction(self._keys(suite, own=True), self._sent),
+            # The peer's keys come into use behind the record that completes
+            # the handshake, and no record is taken after that one.
+            receive=Direction(self._keys(suite, own=False), 0),
+        )
+        self._finish(EngineState.COMPLETE)
+
+    def _keys(self, suite: CipherSuite, *, own: bool) -> TrafficKeys:
+        """Derive the keys of one direction from the key log."""
+        try:
+            _label, secret = parseKeyLogLine(self._keyLog[self._label(own=own)])
+        except (KeyError, ValueError):
+            raise SessionUnusable(
+                "no-traffic-secret",
+                "expected the application traffic secrets of both directions in the key log, "
+                "found them missing or unreadable",
+            ) from None
+        return trafficKeys(suite.hash, secret, suite.keyLength, IV_LENGTH)
+
+    def _label(self, *, own: bool) -> bytes:
+        """Name the traffic secret of our sending or receiving direction."""
+        ours = (self._role is Role.CLIENT) is own
+        return CLIENT_TRAFFIC_SECRET if ours else SERVER_TRAFFIC_SECRET
+
+    def _explain(self, error: SSL.Error) -> HandshakeError:
+        """Say why OpenSSL gave up: our verdict, else the peer's alert, else ours."""
+        if self._failure is not None:
+            raise self._failure
+        if self._verdict is not None:
+            return self._verdict
+        if self.alertReceived is not None:
+            name = alertName(self.alertReceived)
+            return PeerAlert(
+                f"alert-{name.replace('_', '-')}",
+                f"the {self._role.peer} refused the handshake with the alert {name}",
+                self.alertReceived,
+            )
+        detail = _words(error)
+        if self.alertSent == AlertDescription.PROTOCOL_VERSION:
+            return PeerMisbehaved(
+                "protocol-version",
+                f"expected TLS 1.3, found a {self._role.peer} that does not offer it ({detail})",
+            )
+        name = "internal_error" if self.alertSent is None else alertName(self.alertSent)
+        return PeerMisbehaved(
+            name.replace("_", "-"),
+            f"the handshake with the {self._role.peer} failed: {detail}",
+        )
+
+    def _fail(self, error: HandshakeError) -> None:
+        self.error = error
+        self._finish(EngineState.FAILED)
+
+    def _finish(self, state: EngineState) -> None:
+        """End the handshake, forget its secrets and untie the engine from its connection."""
+        self.state = state
+        self._keyLog.clear()
+        self._connection.set_app_data(None)
+
+    def _output(self) -> bytes:
+        """Take all that OpenSSL has written."""
+        output = b""
+        while True:
+            try:
+                output += self._connection.bio_read(_READ_SIZE)
+            except SSL.WantReadError:
+                return output
+
+
+def _words(error: SSL.Error) -> str:
+    """Put OpenSSL's error queue into words."""
+    queue = error.args[0] if error.args else []
+    return "; ".join(entry[2] for entry in queue if entry[2]) or "no reason given"

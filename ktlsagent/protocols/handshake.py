@@ -1,0 +1,136 @@
+"""
+The Twisted protocol of an upcall: it runs the TLS handshake over a transport
+that gives it one record at a time, and connects the protocol on top when the
+session is up and everything has been sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IPullProducer, ITransport
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from ktlsagent.errors import HandshakeError, PeerMisbehaved
+from ktlsagent.protocols.engine import EngineState, TLSEngine
+from ktlsagent.protocols.record import AlertDescription, plainAlert
+from ktlsagent.protocols.session import EstablishedSession
+
+
+class IRecordTransport(ITransport, IPullProducer):
+    """
+    A transport that gives one record for each call of C{resumeProducing}, and
+    takes not an octet behind it from the connection.
+    """
+
+    def whenFlushed(callback: Callable[[], None]) -> None:
+        """
+        Wait until everything written has been handed to TCP.
+
+        @param callback: called then, possibly at once; never if the
+            connection is lost before.
+        """
+
+
+Schedule = Callable[[Callable[[], None]], None]
+"""Runs a step of cryptography when its turn comes."""
+
+
+class HandshakeProtocol(Protocol):
+    """
+    TLS 1.3 over an L{ktlsagent.sockets.UpcallTransport}.
+
+    It is itself the transport of the protocol on top, whose
+    C{connectionMade} means that the session is up, verified and flushed, and
+    whose C{connectionLost} carries the L{HandshakeError} if there is none.
+    Either is called once.
+
+    @ivar records: how many records the peer has sent.
+    """
+
+    transport: IRecordTransport
+
+    def __init__(self, engine: TLSEngine, upper: Protocol, schedule: Schedule) -> None:
+        """
+        @param engine: runs the handshake.
+        @param upper: the protocol on top.
+        @param schedule: when the steps of cryptography may run.
+        """
+        self.records = 0
+        self._engine = engine
+        self._schedule = schedule
+        self._upper: Protocol | None = upper
+
+    @property
+    def session(self) -> EstablishedSession:
+        """The session, for the protocol on top."""
+        session = self._engine.session
+        if session is None:
+            raise ValueError("the handshake is not complete")
+        return session
+
+    def connectionMade(self) -> None:
+        """Begin the handshake."""
+        self._schedule(lambda: self._step(self._engine.start))
+
+    def dataReceived(self, record: bytes) -> None:
+        """
+        Take the peer's next record.
+
+        @param record: one whole record.
+        """
+        self.records += 1
+        self._schedule(lambda: self._step(lambda: self._engine.receiveRecord(record)))
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """
+        Give up: the transport has failed.
+
+        @param reason: holds the L{HandshakeError}.
+        """
+        if self._engine.error is not None:
+            # The alert could not be sent; why it was to be sent matters more.
+            reason = Failure(self._engine.error)
+        elif isinstance(reason.value, PeerMisbehaved) and self.records == 0:
+            self._engine.alerted(received=False, description=AlertDescription.UNEXPECTED_MESSAGE)
+            self.transport.write(plainAlert(AlertDescription.UNEXPECTED_MESSAGE))
+        self._end(reason)
+
+    def abort(self, error: HandshakeError) -> None:
+        """
+        Give up.
+
+        @param error: why.
+        """
+        self.transport.stopProducing()
+        self._end(Failure(error))
+
+    def _step(self, step: Callable[[], bytes]) -> None:
+        """Run one step of the engine, unless it is all over by now."""
+        if self._upper is None:
+            return
+        try:
+            self.transport.write(step())
+        except Exception:  # noqa: BLE001 - a bug; the request is answered all the same
+            self._end(Failure())
+        if self._upper is None:
+            return
+        if self._engine.state is EngineState.NEED_RECORD:
+            self.transport.resumeProducing()
+        elif self._engine.error is not None:
+            self._end(Failure(self._engine.error))
+        else:
+            self.transport.whenFlushed(self._handOver)
+
+    def _handOver(self) -> None:
+        """Connect the protocol on top."""
+        upper, self._upper = self._upper, None
+        if upper is not None:
+            upper.makeConnection(self)
+
+    def _end(self, reason: Failure) -> None:
+        """Tell the protocol on top, once, that there will be no session."""
+        upper, self._upper = self._upper, None
+        if upper is not None:
+            upper.connectionLost(reason)

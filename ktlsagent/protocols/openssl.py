@@ -1,0 +1,168 @@
+"""
+What pyOpenSSL does not offer, through the bindings that it sits on: cipher
+suites, groups, shared trust stores and a verification callback that chooses
+the alert.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from OpenSSL import SSL, crypto
+
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+
+_CTRL_SET_GROUPS_LIST = 92
+"""C{SSL_CTRL_SET_GROUPS_LIST} of C{openssl/ssl.h}."""
+
+VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int], int]
+"""
+Judges one certificate of a chain: connection, certificate, the
+C{X509_V_ERR_*} found so far (0: none) and the depth (0: the peer's own).
+Returns the C{X509_V_ERR_*} that stands, 0 to go on.
+"""
+
+
+def setCipherSuites(context: SSL.Context, names: Sequence[str]) -> None:
+    """
+    Restrict a context to some TLS 1.3 cipher suites.
+
+    @param context: a context that has made no connection yet.
+    @param names: the suites, most wanted first.
+    @raise ValueError: if OpenSSL knows none of them.
+    """
+    if _lib.SSL_CTX_set_ciphersuites(context._context, ":".join(names).encode()) != 1:
+        _clearErrors()
+        raise ValueError("OpenSSL takes none of the cipher suites " + ", ".join(names))
+
+
+def setGroups(context: SSL.Context, names: Sequence[str]) -> bool:
+    """
+    Restrict a context to some key exchange groups.
+
+    @param context: a context that has made no connection yet.
+    @param names: the groups, most wanted first.
+    @return: whether OpenSSL knows them all and took them.
+    """
+    groups = ":".join(names).encode()
+    if hasattr(_lib, "SSL_CTX_set1_curves_list"):
+        taken = bool(_lib.SSL_CTX_set1_curves_list(context._context, groups) == 1)
+        _clearErrors()
+        return taken
+    library = _systemLibrary()
+    if library is None:
+        return False
+    pointer = ctypes.c_void_p(int(_ffi.cast("uintptr_t", context._context)))
+    taken = bool(library.SSL_CTX_ctrl(pointer, _CTRL_SET_GROUPS_LIST, 0, groups) == 1)
+    _clearErrors()
+    return taken
+
+
+@functools.cache
+def supportedGroups(names: tuple[str, ...]) -> tuple[str, ...]:
+    """
+    Find out which groups this OpenSSL has and lets us choose.
+
+    @param names: the groups to ask for.
+    @return: those of them that can be used, in the same order.
+    """
+    return tuple(name for name in names if setGroups(SSL.Context(SSL.TLS_METHOD), (name,)))
+
+
+@functools.cache
+def _systemLibrary() -> ctypes.CDLL | None:
+    """
+    Older bindings cannot set groups.  If they use the system's OpenSSL, that
+    library can be asked directly; a copy of our own inside them cannot.
+    """
+    try:
+        library = ctypes.CDLL("libssl.so.3")
+    except OSError:
+        return None
+    library.OpenSSL_version.restype = ctypes.c_char_p
+    library.SSL_CTX_ctrl.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_long,
+        ctypes.c_char_p,
+    )
+    library.SSL_CTX_ctrl.restype = ctypes.c_long
+    same = library.OpenSSL_version(0) == SSL.OpenSSL_version(SSL.OPENSSL_VERSION)
+    return library if same else None
+
+
+def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:
+    """
+    Let a context use a trust store that others use too.
+
+    @param context: a context that has made no connection yet.
+    @param store: the store; the context takes a reference of its own.
+    """
+    _lib.X509_STORE_up_ref(store._store)
+    _lib.SSL_CTX_set_cert_store(context._context, store._store)
+
+
+def setVerification(context: SSL.Context, callback: VerifyCallback) -> object:
+    """
+    Ask for the peer's certificate and have each certificate of its chain judged.
+
+    pyOpenSSL's own callback can refuse, but not say why: the peer then gets
+    C{internal_error}.  This one sets the error, from which OpenSSL takes the
+    alert.  A client without a certificate is not refused by this.
+
+    @param context: a context that has made no connection yet.
+    @param callback: the judge; it must not raise.
+    @return: what the caller has to keep as long as the context.
+    """
+    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+
+    def verify(_ok: int, storeContext: object) -> int:
+        ssl = _lib.X509_STORE_CTX_get_ex_data(storeContext, index)
+        certificate = _lib.X509_STORE_CTX_get_current_cert(storeContext)
+        _lib.X509_up_ref(certificate)
+        error: int = callback(
+            SSL.Connection._reverse_mapping[ssl],
+            crypto.X509._from_raw_x509_ptr(certificate),
+            _lib.X509_STORE_CTX_get_error(storeContext),
+            _lib.X509_STORE_CTX_get_error_depth(storeContext),
+        )
+        _lib.X509_STORE_CTX_set_error(storeContext, error)
+        return int(error == 0)
+
+    handle: object = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
+    _lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, handle)
+    return handle
+
+
+def groupName(connection: SSL.Connection) -> str | None:
+    """
+    Name the group of the key exchange.
+
+    @param connection: a connection whose handshake is complete.
+    @return: its name, or C{None} if the bindings cannot tell.
+    """
+    if not hasattr(_lib, "SSL_get0_group_name"):
+        return None
+    name = _lib.SSL_get0_group_name(connection._ssl)
+    return None if name == _ffi.NULL else _ffi.string(name).decode()
+
+
+def verifyErrorText(number: int) -> str:
+    """
+    Put an C{X509_V_ERR_*} into OpenSSL's words.
+
+    @param number: the error's number.
+    @return: its text.
+    """
+    text: bytes = _ffi.string(_lib.X509_verify_cert_error_string(number))
+    return text.decode()
+
+
+def _clearErrors() -> None:
+    """Empty OpenSSL's error queue: what stays in it is blamed on the next call."""
+    while _lib.ERR_get_error():
+        pass

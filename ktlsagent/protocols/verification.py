@@ -1,0 +1,104 @@
+"""
+From OpenSSL's verdict on a chain to ours: a stable code, words that say what
+was expected and what was found, and the error from which OpenSSL takes the
+alert.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cryptography import x509
+
+from ktlsagent.errors import PeerRejected
+from ktlsagent.protocols.openssl import verifyErrorText
+
+V_OK = 0
+V_UNSPECIFIED = 1
+V_CERT_NOT_YET_VALID = 9
+V_CERT_HAS_EXPIRED = 10
+V_HOSTNAME_MISMATCH = 62
+"""C{X509_V_ERR_*} of C{openssl/x509_vfy.h}, as far as we choose them."""
+
+_UNKNOWN_CA = "unknown-ca"
+_SELF_SIGNED = "self-signed"
+_WEAK = "weak-certificate"
+
+_CODES = {
+    2: _UNKNOWN_CA,
+    3: "crl-missing",
+    7: "bad-signature",
+    8: "bad-signature",
+    V_CERT_NOT_YET_VALID: "certificate-not-yet-valid",
+    V_CERT_HAS_EXPIRED: "certificate-expired",
+    11: "crl-not-yet-valid",
+    12: "crl-expired",
+    18: _SELF_SIGNED,
+    19: _UNKNOWN_CA,
+    20: _UNKNOWN_CA,
+    21: _UNKNOWN_CA,
+    23: "certificate-revoked",
+    26: "wrong-key-purpose",
+    66: _WEAK,
+    67: _WEAK,
+    68: _WEAK,
+}
+
+_ALERT_ERRORS = {V_CERT_NOT_YET_VALID: V_CERT_HAS_EXPIRED}
+"""
+OpenSSL answers a certificate that is not yet valid with C{bad_certificate};
+RFC 8446, section 6.2, has C{certificate_expired} for one that is "expired or
+not currently valid".
+"""
+
+
+def describeName(name: x509.Name) -> str:
+    """
+    Render a distinguished name for people.
+
+    @param name: a subject or an issuer.
+    @return: its RFC 4514 text, or C{(empty)}.
+    """
+    return name.rfc4514_string() or "(empty)"
+
+
+def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str) -> PeerRejected:
+    """
+    Put an error of the path validation into words.
+
+    @param number: the C{X509_V_ERR_*}, not 0.
+    @param depth: which certificate it is about; 0 is the peer's own.
+    @param certificate: that certificate.
+    @param peer: C{client} or C{server}.
+    @return: the refusal.
+    """
+    which = f"the {peer}'s certificate" if depth == 0 else f"the CA certificate at depth {depth}"
+    which += f" ({describeName(certificate.subject)})"
+    issuer = describeName(certificate.issuer)
+    anchored = "expected a chain to a CA of the trust store, found"
+    code = _CODES.get(number, "certificate-invalid")
+    if number == V_CERT_HAS_EXPIRED:
+        words = f"{which} expired at {_when(certificate.not_valid_after_utc)}"
+    elif number == V_CERT_NOT_YET_VALID:
+        words = f"{which} is not valid before {_when(certificate.not_valid_before_utc)}"
+    elif code == _UNKNOWN_CA:
+        words = f"{anchored} {which} issued by {issuer}"
+    elif code == _SELF_SIGNED:
+        words = f"{anchored} {which} signed by itself"
+    else:
+        words = f"{which}, issued by {issuer}: {verifyErrorText(number)}"
+    return PeerRejected(code, words)
+
+
+def _when(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def alertError(number: int) -> int:
+    """
+    Choose the error from which OpenSSL takes the alert.
+
+    @param number: the C{X509_V_ERR_*} that was found.
+    @return: the one to report to OpenSSL.
+    """
+    return _ALERT_ERRORS.get(number, number)

@@ -1,0 +1,184 @@
+"""The seams of the agent: what has a real side and a verified fake."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReactorTime
+from twisted.python.threadpool import ThreadPool
+from zope.interface import Interface
+
+from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.protocols.session import EstablishedSession
+
+
+class IAgentReactor(IReactorTime, IReactorFDSet, IReactorThreads):
+    """What the agent needs of a reactor: descriptors, time, and threads to reload in."""
+
+    def getThreadPool() -> ThreadPool:
+        """
+        @return: the reactor's thread pool.
+        """
+
+
+class INetlinkSocket(Interface):
+    """A generic netlink socket that never blocks."""
+
+    def fileno() -> int:
+        """
+        @return: the descriptor, for the reactor.
+        """
+
+    def send(data: bytes) -> None:
+        """
+        Send one datagram to the kernel, which handles it before this returns.
+
+        @param data: the octets.
+        @raise OSError: if the kernel does not take it.
+        """
+
+    def receive() -> bytes:
+        """
+        Take one datagram from the kernel.
+
+        @return: its octets.
+        @raise OSError: C{EAGAIN} if there is none, C{ENOBUFS} if some were lost.
+        """
+
+    def join(group: int) -> None:
+        """
+        Join a multicast group.
+
+        @param group: the group's number.
+        @raise OSError: if the kernel refuses.
+        """
+
+    def portId() -> int:
+        """
+        @return: the socket's own netlink port.
+        """
+
+    def close() -> None:
+        """
+        Close the socket.
+        """
+
+
+class IHandshakeKernel(Interface):
+    """The kernel's side of the C{handshake} family."""
+
+    def open() -> None:
+        """
+        Find the family and learn what it takes.
+
+        @raise StartError: if that is not possible here, with what to do.
+        """
+
+    def listen() -> None:
+        """
+        Count as the family's listener from now on.
+
+        @raise StartError: if that is not possible here, with what to do.
+        """
+
+    def fileno() -> int:
+        """
+        @return: the descriptor of the socket that READY comes on.
+        """
+
+    def readReady() -> None:
+        """
+        Empty the socket that READY comes on.  READY is a hint without
+        content; after any hint, or a loss of hints, ACCEPT tells all.
+
+        @raise NetlinkError: if the socket is of no use any more.
+        """
+
+    def accept() -> HandshakeRequest | None:
+        """
+        Take the oldest pending request.
+
+        @return: the request, whose descriptor the caller owns from now on and
+            has to answer with L{done} and then close; C{None} if nothing is
+            pending.
+        @raise MalformedRequest: if the reply cannot be read; its descriptor
+            is the caller's all the same.
+        @raise OutOfDescriptors: if there is no room for one more descriptor;
+            nothing was asked of the kernel.
+        @raise NetlinkError: if the kernel refuses.
+        """
+
+    def done(descriptor: int, status: int, remoteAuth: Sequence[int] = ()) -> None:
+        """
+        Answer a request.
+
+        @param descriptor: the request's descriptor, still open.
+        @param status: 0 or a positive errno.
+        @param remoteAuth: what the peer authenticated as.
+        @raise NetlinkError: if the kernel did not take the answer.
+        """
+
+    def otherListeners() -> Sequence[int]:
+        """
+        Find out who else waits for READY in this network namespace.
+
+        @return: the netlink ports of the others, mostly their process ids.
+        """
+
+    def leave() -> None:
+        """
+        Stop listening.  Requests that were accepted can still be answered.
+        """
+
+    def close() -> None:
+        """
+        Stop listening and close the sockets.
+        """
+
+
+class IKernelTLS(Interface):
+    """kTLS on a connected TCP socket."""
+
+    def probe() -> frozenset[str]:
+        """
+        Find out which cipher suites the running kernel takes for TLS 1.3.
+
+        @return: names of L{ktlsagent.protocols.cryptoinfo.CIPHER_SUITES}.
+        @raise StartError: if there is no kTLS at all, with what to do.
+        """
+
+    def install(connection: socket.socket, session: EstablishedSession) -> None:
+        """
+        Give a session's keys to the kernel and check that it took them.
+
+        @param connection: the socket, all of whose output has been sent.
+        @param session: the session.
+        @raise SessionUnusable: if the kernel did not take them; the socket is
+            then of no use.
+        """
+
+
+class IKeyrings(Interface):
+    """The process keyring, into which the kernel links a request's keyring."""
+
+    def createProcessKeyring() -> None:
+        """
+        Make sure that there is a process keyring.  Has to be called before
+        any thread is started: later threads share it only then.
+
+        @raise StartError: if the kernel refuses.
+        """
+
+    def unlink(serial: int) -> None:
+        """
+        Take a keyring out of the process keyring.
+
+        @param serial: the keyring's serial.
+        @raise OSError: if it cannot be taken out.
+        """
+
+    def linked() -> Sequence[int]:
+        """
+        @return: the serials of what is linked into the process keyring.
+        """

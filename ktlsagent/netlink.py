@@ -1,0 +1,311 @@
+"""
+The agent's two netlink sockets: one on which only READY comes, one on which
+ACCEPT and DONE are asked and answered at once.
+
+They are apart because a reply to ACCEPT that does not fit into a receive
+buffer kills its request: READY must never fill that buffer.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from zope.interface import implementer
+
+from ktlsagent.errors import MalformedRequest, NetlinkError, OutOfDescriptors, StartError
+from ktlsagent.interfaces import IHandshakeKernel, INetlinkSocket
+from ktlsagent.protocols.handshakefamily import (
+    BASE_DONE_ATTRIBUTES,
+    FAMILY_NAME,
+    GROUP_NAME,
+    DoneAttribute,
+    HandshakeCommand,
+    HandshakeRequest,
+    encodeAccept,
+    encodeDone,
+    findDescriptor,
+    parseAccept,
+)
+from ktlsagent.protocols.netlink import (
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    Family,
+    Message,
+    errorOf,
+    getFamily,
+    getPolicy,
+    parseFamily,
+    parsePolicy,
+    splitMessages,
+)
+
+_NETLINK_GENERIC = 16
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_SO_RCVBUFFORCE = 33
+_READY_BUFFER = 4 * 2**20
+_RECEIVE_SIZE = 2**16
+_GROUPS_IN_PROC = 32
+
+_NO_FAMILY = (
+    "this kernel has no 'handshake' netlink family: expected Linux 6.5 or newer with "
+    "CONFIG_NET_HANDSHAKE (it comes with CONFIG_SUNRPC or NVMe/TCP TLS), found none; "
+    "boot such a kernel"
+)
+
+
+@implementer(INetlinkSocket)
+class NetlinkSocket:
+    """A real generic netlink socket of the current network namespace."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            _NETLINK_GENERIC,
+        )
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+
+    def fileno(self) -> int:
+        """See L{INetlinkSocket}."""
+        return self._socket.fileno()
+
+    def send(self, data: bytes) -> None:
+        """See L{INetlinkSocket}."""
+        self._socket.send(data)
+
+    def receive(self) -> bytes:
+        """See L{INetlinkSocket}."""
+        return self._socket.recv(_RECEIVE_SIZE)
+
+    def join(self, group: int) -> None:
+        """See L{INetlinkSocket}.  The receive buffer is made large first."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _READY_BUFFER)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READY_BUFFER)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def portId(self) -> int:
+        """See L{INetlinkSocket}."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
+    def close(self) -> None:
+        """See L{INetlinkSocket}."""
+        self._socket.close()
+
+
+@implementer(IHandshakeKernel)
+class HandshakeNetlink:
+    """The kernel's C{handshake} family over two netlink sockets."""
+
+    def __init__(
+        self,
+        openSocket: Callable[[], INetlinkSocket] = NetlinkSocket,
+        listenersFile: str = "/proc/net/netlink",
+    ) -> None:
+        """
+        @param openSocket: makes the sockets.
+        @param listenersFile: where the kernel lists netlink sockets.
+        """
+        self._openSocket = openSocket
+        self._listenersFile = listenersFile
+        self._sequence = itertools.count(1)
+        self._family = Family(0, {})
+        self._doneAttributes: frozenset[int] = BASE_DONE_ATTRIBUTES
+        self._ready: INetlinkSocket | None = None
+        self._command: INetlinkSocket | None = None
+
+    def open(self) -> None:
+        """See L{IHandshakeKernel}."""
+        with self._starting():
+            self._command = self._openSocket()
+            self._family = self._getFamily()
+            self._doneAttributes = self._getDoneAttributes()
+
+    def listen(self) -> None:
+        """See L{IHandshakeKernel}."""
+        with self._starting():
+            if GROUP_NAME not in self._family.groups:
+                raise StartError(
+                    f"expected the multicast group {GROUP_NAME!r} in the kernel's handshake "
+                    f"family, found {sorted(self._family.groups)}; boot a newer kernel"
+                )
+            self._ready = self._openSocket()
+            self._ready.join(self._family.groups[GROUP_NAME])
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Make one kind of error of all that can go wrong, and leave nothing open."""
+        try:
+            yield
+        except StartError:
+            self.close()
+            raise
+        except NetlinkError as error:
+            self.close()
+            raise StartError(
+                f"expected answers about the handshake family, found {error}"
+            ) from error
+        except OSError as error:
+            self.close()
+            raise StartError(
+                f"expected to open generic netlink sockets, found {error}; "
+                "allow the address family AF_NETLINK"
+            ) from error
+
+    def fileno(self) -> int:
+        """See L{IHandshakeKernel}."""
+        return self._opened(self._ready).fileno()
+
+    def readReady(self) -> None:
+        """See L{IHandshakeKernel}."""
+        ready = self._opened(self._ready)
+        while True:
+            try:
+                ready.receive()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # The kernel dropped hints.  The socket has to be emptied all
+                # the same, or it goes on to drop them.
+                if error.errno != errno.ENOBUFS:
+                    raise NetlinkError("READY", error.errno or errno.EIO) from error
+
+    def accept(self) -> HandshakeRequest | None:
+        """See L{IHandshakeKernel}."""
+        self._requireSpareDescriptor()
+        sequence = next(self._sequence)
+        reply = self._ask(encodeAccept(self._family.id, sequence), sequence, "ACCEPT")[0]
+        if reply.type == NLMSG_ERROR:
+            refusal = errorOf(reply, "ACCEPT")
+            if refusal is None or refusal.errno == errno.EAGAIN:
+                return None
+            raise refusal
+        try:
+            return parseAccept(reply)
+        except NetlinkError as error:
+            descriptor = findDescriptor(reply)
+            if descriptor is None:
+                raise
+            raise MalformedRequest(descriptor, str(error)) from error
+
+    def done(self, descriptor: int, status: int, remoteAuth: Sequence[int] = ()) -> None:
+        """See L{IHandshakeKernel}."""
+        if DoneAttribute.REMOTE_AUTH not in self._doneAttributes:
+            remoteAuth = ()
+        sequence = next(self._sequence)
+        request = encodeDone(
+            self._family.id,
+            sequence,
+            descriptor=descriptor,
+            status=status,
+            remoteAuth=remoteAuth,
+        )
+        refusal = errorOf(self._ask(request, sequence, "DONE")[0], "DONE")
+        if refusal is not None:
+            raise refusal
+
+    def otherListeners(self) -> Sequence[int]:
+        """See L{IHandshakeKernel}."""
+        own = self._opened(self._ready).portId()
+        group = self._family.groups[GROUP_NAME]
+        if group > _GROUPS_IN_PROC:
+            return []
+        others = []
+        with open(self._listenersFile, encoding="ascii") as lines:
+            next(lines)
+            for line in lines:
+                _pointer, protocol, port, groups, *_rest = line.split()
+                listens = int(groups, 16) >> (group - 1) & 1
+                if int(protocol) == _NETLINK_GENERIC and listens and int(port) != own:
+                    others.append(int(port))
+        return others
+
+    def leave(self) -> None:
+        """See L{IHandshakeKernel}."""
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+
+    def close(self) -> None:
+        """See L{IHandshakeKernel}."""
+        self.leave()
+        if self._command is not None:
+            self._command.close()
+            self._command = None
+
+    def _getFamily(self) -> Family:
+        """Resolve the family, which a kernel without the option does not have."""
+        sequence = next(self._sequence)
+        reply = self._ask(getFamily(FAMILY_NAME, sequence), sequence, "GETFAMILY")[0]
+        if reply.type == NLMSG_ERROR:
+            refusal = errorOf(reply, "GETFAMILY")
+            if refusal is not None and refusal.errno == errno.ENOENT:
+                raise StartError(_NO_FAMILY)
+            raise StartError(f"expected the handshake family, found {refusal}; see dmesg")
+        return parseFamily(reply)
+
+    def _getDoneAttributes(self) -> frozenset[int]:
+        """Learn which attributes DONE takes; a kernel that cannot tell takes the oldest."""
+        sequence = next(self._sequence)
+        request = getPolicy(self._family.id, HandshakeCommand.DONE, sequence)
+        *replies, end = self._ask(request, sequence, "GETPOLICY", dump=True)
+        if errorOf(end, "GETPOLICY") is not None:
+            return BASE_DONE_ATTRIBUTES
+        return parsePolicy(replies, HandshakeCommand.DONE)
+
+    def _ask(
+        self, request: bytes, sequence: int, operation: str, *, dump: bool = False
+    ) -> list[Message]:
+        """
+        Send a request and take its answer, which the kernel has ready when
+        C{send} returns.
+
+        @return: the answer; for a dump all its messages, the last of which is
+            its end or an error.
+        """
+        command = self._opened(self._command)
+        answers: list[Message] = []
+        try:
+            command.send(request)
+            while True:
+                for message in splitMessages(command.receive()):
+                    if message.sequence != sequence:
+                        continue
+                    answers.append(message)
+                    if not dump or message.type in (NLMSG_ERROR, NLMSG_DONE):
+                        return answers
+        except OSError as error:
+            number = error.errno or errno.EIO
+            if number == errno.EAGAIN:
+                raise NetlinkError(operation, errno.EPROTO, "the kernel did not answer") from error
+            raise NetlinkError(operation, number) from error
+
+    def _requireSpareDescriptor(self) -> None:
+        """
+        Ask for a request only if there is room for its socket: the kernel
+        ends one that it cannot deliver with EIO.
+        """
+        try:
+            os.close(os.dup(self.fileno()))
+        except OSError as error:
+            raise OutOfDescriptors(
+                f"expected room for one more descriptor, found {error}; raise LimitNOFILE"
+            ) from error
+
+    @staticmethod
+    def _opened(opened: INetlinkSocket | None) -> INetlinkSocket:
+        if opened is None:
+            raise NetlinkError("handshake family", errno.EBADF, "the sockets are not open")
+        return opened

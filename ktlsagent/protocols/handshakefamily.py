@@ -1,0 +1,226 @@
+"""
+The kernel's C{handshake} family (C{include/uapi/linux/handshake.h},
+C{Documentation/netlink/specs/handshake.yaml}): READY, ACCEPT and DONE.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg, nla
+
+from ktlsagent.protocols.netlink import GENERIC_HEADER, HEADER, Message, encode, malformed
+
+FAMILY_NAME = "handshake"
+"""C{HANDSHAKE_FAMILY_NAME}."""
+
+GROUP_NAME = "tlshd"
+"""C{HANDSHAKE_MCGRP_TLSHD}: where READY is announced."""
+
+_FAMILY_VERSION = 1
+_SOCKFD = 1
+
+
+class HandshakeCommand(IntEnum):
+    """C{HANDSHAKE_CMD_*}."""
+
+    READY = 1
+    ACCEPT = 2
+    DONE = 3
+
+
+class HandlerClass(IntEnum):
+    """C{HANDSHAKE_HANDLER_CLASS_*}."""
+
+    TLSHD = 1
+
+
+class MessageType(IntEnum):
+    """C{HANDSHAKE_MSG_TYPE_*}: which side of the handshake the kernel wants."""
+
+    CLIENTHELLO = 1
+    SERVERHELLO = 2
+
+
+class AuthMode(IntEnum):
+    """C{HANDSHAKE_AUTH_*}."""
+
+    UNAUTH = 1
+    PSK = 2
+    X509 = 3
+
+
+class DoneAttribute(IntEnum):
+    """C{HANDSHAKE_A_DONE_*}."""
+
+    STATUS = 1
+    SOCKFD = 2
+    REMOTE_AUTH = 3
+
+
+BASE_DONE_ATTRIBUTES = frozenset(DoneAttribute)
+"""What every kernel with the family takes in DONE."""
+
+
+class acceptmsg(genlmsg):  # type: ignore[misc]
+    """The ACCEPT request and its reply (C{HANDSHAKE_A_ACCEPT_*})."""
+
+    __slots__ = ()
+
+    nla_map = (
+        ("HANDSHAKE_A_ACCEPT_UNSPEC", "none"),
+        ("HANDSHAKE_A_ACCEPT_SOCKFD", "int32"),
+        ("HANDSHAKE_A_ACCEPT_HANDLER_CLASS", "uint32"),
+        ("HANDSHAKE_A_ACCEPT_MESSAGE_TYPE", "uint32"),
+        ("HANDSHAKE_A_ACCEPT_TIMEOUT", "uint32"),
+        ("HANDSHAKE_A_ACCEPT_AUTH_MODE", "uint32"),
+        ("HANDSHAKE_A_ACCEPT_PEER_IDENTITY", "uint32"),
+        ("HANDSHAKE_A_ACCEPT_CERTIFICATE", "x509"),
+        # Octets, because nothing says that a mount's server name is UTF-8.
+        ("HANDSHAKE_A_ACCEPT_PEERNAME", "cdata"),
+        ("HANDSHAKE_A_ACCEPT_KEYRING", "uint32"),
+    )
+
+    class x509(nla):  # type: ignore[misc]
+        """The nest of C{HANDSHAKE_A_X509_*}."""
+
+        __slots__ = ()
+
+        nla_map = (
+            ("HANDSHAKE_A_X509_UNSPEC", "none"),
+            ("HANDSHAKE_A_X509_CERT", "int32"),
+            ("HANDSHAKE_A_X509_PRIVKEY", "int32"),
+        )
+
+
+class donemsg(genlmsg):  # type: ignore[misc]
+    """The DONE request (C{HANDSHAKE_A_DONE_*})."""
+
+    __slots__ = ()
+
+    nla_map = (
+        ("HANDSHAKE_A_DONE_UNSPEC", "none"),
+        ("HANDSHAKE_A_DONE_STATUS", "uint32"),
+        ("HANDSHAKE_A_DONE_SOCKFD", "int32"),
+        ("HANDSHAKE_A_DONE_REMOTE_AUTH", "uint32"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRequest:
+    """
+    What the kernel asks for: the reply to ACCEPT.
+
+    @ivar descriptor: the socket's descriptor, which is ours from now on.
+    @ivar messageType: a L{MessageType}, or a number that is not known yet.
+    @ivar authMode: an L{AuthMode}, or a number that is not known yet.
+    @ivar timeoutMilliseconds: the consumer's own deadline, if it told.
+    @ivar peerName: the name that the operator used for the peer, if any, as
+        the kernel had it.
+    @ivar peerIdentities: key serials of PSKs.
+    @ivar certificate: key serial of the certificate to use, if any.
+    @ivar privateKey: key serial of its private key, if any.
+    @ivar keyring: serial of the keyring that the kernel linked into our
+        process keyring, if any.
+    """
+
+    descriptor: int
+    messageType: int
+    authMode: int
+    timeoutMilliseconds: int | None = None
+    peerName: bytes | None = None
+    peerIdentities: tuple[int, ...] = ()
+    certificate: int | None = None
+    privateKey: int | None = None
+    keyring: int | None = None
+
+
+def encodeAccept(family: int, sequence: int) -> bytes:
+    """
+    Ask for the oldest pending request.
+
+    @param family: the family's id.
+    @param sequence: a number to find the reply by.
+    @return: the octets to send.
+    """
+    message = acceptmsg()
+    message["cmd"] = HandshakeCommand.ACCEPT
+    message["version"] = _FAMILY_VERSION
+    message["attrs"] = [("HANDSHAKE_A_ACCEPT_HANDLER_CLASS", HandlerClass.TLSHD)]
+    return encode(message, family, sequence)
+
+
+def parseAccept(message: Message) -> HandshakeRequest:
+    """
+    Read the reply to ACCEPT.  Attributes that are not known are skipped.
+
+    @param message: the family's message.
+    @return: the request.
+    @raise NetlinkError: if the message is malformed or has no descriptor.
+    """
+    with malformed("ACCEPT"):
+        reply = acceptmsg(message.data)
+        reply.decode()
+        nest = reply.get_attr("HANDSHAKE_A_ACCEPT_CERTIFICATE")
+        name = reply.get_attr("HANDSHAKE_A_ACCEPT_PEERNAME")
+        return HandshakeRequest(
+            descriptor=int(reply.get_attr("HANDSHAKE_A_ACCEPT_SOCKFD")),
+            messageType=reply.get_attr("HANDSHAKE_A_ACCEPT_MESSAGE_TYPE") or 0,
+            authMode=reply.get_attr("HANDSHAKE_A_ACCEPT_AUTH_MODE") or 0,
+            timeoutMilliseconds=reply.get_attr("HANDSHAKE_A_ACCEPT_TIMEOUT") or None,
+            peerName=None if name is None else bytes(name).rstrip(b"\x00"),
+            peerIdentities=tuple(reply.get_attrs("HANDSHAKE_A_ACCEPT_PEER_IDENTITY")),
+            certificate=(nest and nest.get_attr("HANDSHAKE_A_X509_CERT")) or None,
+            privateKey=(nest and nest.get_attr("HANDSHAKE_A_X509_PRIVKEY")) or None,
+            keyring=reply.get_attr("HANDSHAKE_A_ACCEPT_KEYRING") or None,
+        )
+
+
+def findDescriptor(message: Message) -> int | None:
+    """
+    Find the descriptor in a reply to ACCEPT that could not be read otherwise,
+    so that it can be answered and closed.
+
+    @param message: the family's message.
+    @return: the descriptor, or C{None} if it is not to be found.
+    """
+    data = message.data[HEADER.size + GENERIC_HEADER.size :]
+    while len(data) >= 8:  # noqa: PLR2004 - an attribute's header and an s32
+        length = int.from_bytes(data[:2], sys.byteorder)
+        kind = int.from_bytes(data[2:4], sys.byteorder)
+        if kind == _SOCKFD:
+            return int.from_bytes(data[4:8], sys.byteorder, signed=True)
+        data = data[max((length + 3) & ~3, 4) :]
+    return None
+
+
+def encodeDone(
+    family: int,
+    sequence: int,
+    *,
+    descriptor: int,
+    status: int,
+    remoteAuth: Sequence[int] = (),
+) -> bytes:
+    """
+    Answer a request.
+
+    @param family: the family's id.
+    @param sequence: a number to find the kernel's answer by.
+    @param descriptor: the request's descriptor, still open.
+    @param status: 0 or a positive errno.
+    @param remoteAuth: what the peer authenticated as: key serials.
+    @return: the octets to send.
+    """
+    message = donemsg()
+    message["cmd"] = HandshakeCommand.DONE
+    message["version"] = _FAMILY_VERSION
+    message["attrs"] = [
+        ("HANDSHAKE_A_DONE_STATUS", status),
+        ("HANDSHAKE_A_DONE_SOCKFD", descriptor),
+        *(("HANDSHAKE_A_DONE_REMOTE_AUTH", serial) for serial in remoteAuth),
+    ]
+    return encode(message, family, sequence, NLM_F_REQUEST | NLM_F_ACK)

@@ -1,0 +1,222 @@
+"""
+The transport over a socket that the kernel has lent: it reads one record at a
+time, never shuts the connection down, and gives the socket back as it was.
+
+Twisted's own transports do none of that: they read ahead, and closing one
+closes the kernel's connection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ktlsagent.errors import HandshakeError, PeerClosed, RequestUnsupported
+from ktlsagent.protocols.handshake import IRecordTransport
+from ktlsagent.protocols.record import RecordReader
+
+_NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+@implementer(IRecordTransport, IReadDescriptor, IWriteDescriptor)
+class UpcallTransport:
+    """
+    The transport of one request.
+
+    The protocol gets whole records by C{dataReceived}, one for each call of
+    L{resumeProducing}.  The descriptor is the caller's: it is closed by
+    L{close}, after DONE, and by nothing else.
+
+    The socket's file status flags belong to the kernel's consumer as well
+    and are not touched: every call says that it must not wait.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+        """
+        @param reactor: waits for the socket.
+        @param descriptor: the request's descriptor; it becomes this object's.
+        @raise OSError: if it is no socket; it is then still the caller's.
+        """
+        self._reactor = reactor
+        self._socket = socket.socket(fileno=descriptor)
+        self._reader = RecordReader()
+        self._protocol: Protocol | None = None
+        self._output = b""
+        self._flushed: Callable[[], None] | None = None
+        self._reading = False
+        self._noDelay: int | None = None
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, to be programmed."""
+        return self._socket
+
+    def connect(self, protocol: Protocol) -> None:
+        """
+        Prepare the socket for a handshake and connect a protocol to it.
+
+        @param protocol: gets the records, and the end if it comes early.
+        @raise RequestUnsupported: if this is no TCP connection.
+        """
+        kind = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+        if kind != socket.IPPROTO_TCP:
+            raise RequestUnsupported(
+                "not-tcp", f"expected a TCP connection (IP protocol 6), found protocol {kind}"
+            )
+        self._noDelay = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._protocol = protocol
+        protocol.makeConnection(self)
+
+    def restore(self) -> None:
+        """
+        Let go of the socket: nothing is read or written any more, and its
+        options are as they were.
+        """
+        self._stopReading()
+        self._reactor.removeWriter(self)
+        self._protocol = None
+        if self._noDelay is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self._noDelay)
+            self._noDelay = None
+
+    def close(self) -> None:
+        """
+        Close our descriptor.  The connection goes on: the kernel holds it.
+        """
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See C{ILoggingContext}."""
+        return "upcall"
+
+    def resumeProducing(self) -> None:
+        """
+        Read the next record, now if it is there, else when it comes.
+        """
+        self.doRead()
+
+    def stopProducing(self) -> None:
+        """
+        Read no more.
+        """
+        self._stopReading()
+
+    def doRead(self) -> None:
+        """See L{IReadDescriptor}.  Takes no octet behind the current record."""
+        record = None
+        while record is None:
+            try:
+                data = self._socket.recv(self._reader.wanted(), _NO_WAIT)
+            except BlockingIOError:
+                self._startReading()
+                return
+            except OSError as error:
+                self._lost(PeerClosed("connection-lost", f"the connection broke: {error}"))
+                return
+            if not data:
+                self._lost(PeerClosed("connection-closed", "the peer closed the connection"))
+                return
+            try:
+                record = self._reader.feed(data)
+            except HandshakeError as error:
+                self._lost(error)
+                return
+        self._stopReading()
+        if self._protocol is not None:
+            self._protocol.dataReceived(record)
+
+    def write(self, data: bytes) -> None:
+        """
+        Send data, now if the socket takes it, else when it does.
+
+        @param data: the octets.
+        """
+        self._output += data
+        self.doWrite()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """See L{ITransport}."""
+        self.write(b"".join(data))
+
+    def doWrite(self) -> None:
+        """See L{IWriteDescriptor}."""
+        try:
+            while self._output:
+                sent = self._socket.send(self._output, _NO_WAIT)
+                self._output = self._output[sent:]
+        except BlockingIOError:
+            self._reactor.addWriter(self)
+            return
+        except OSError as error:
+            self._output = b""
+            self._reactor.removeWriter(self)
+            self._lost(PeerClosed("connection-lost", f"the connection broke: {error}"))
+            return
+        self._reactor.removeWriter(self)
+        if self._flushed is not None:
+            flushed, self._flushed = self._flushed, None
+            flushed()
+
+    def whenFlushed(self, callback: Callable[[], None]) -> None:
+        """
+        See L{IRecordTransport}.
+
+        @param callback: called when nothing is left to send.
+        """
+        self._flushed = callback
+        if not self._output:
+            self.doWrite()
+
+    def loseConnection(self) -> None:
+        """See L{ITransport}.  The connection is the kernel's: it is only left alone."""
+        self._stopReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}: the reactor cannot wait for the socket any more."""
+        self._lost(PeerClosed("connection-lost", f"the connection broke: {reason.value}"))
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """See L{ITransport}."""
+        return _address(self._socket.getpeername())
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """See L{ITransport}."""
+        return _address(self._socket.getsockname())
+
+    def _startReading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._reactor.addReader(self)
+
+    def _stopReading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+
+    def _lost(self, error: HandshakeError) -> None:
+        self._stopReading()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.connectionLost(Failure(error))
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> IPv4Address | IPv6Address:
+    """Make Twisted's address of a socket's; an IPv4-mapped one is an IPv4 address."""
+    host, port = name[:2]
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    kind = IPv4Address if address.version == 4 else IPv6Address  # noqa: PLR2004
+    return kind("TCP", str(address), port)

@@ -1,0 +1,321 @@
+"""
+Who is trusted, with which credentials, for what, and for how long: values in,
+verdicts out.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import idna
+from cryptography import x509
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+from service_identity.exceptions import CertificateError, VerificationError
+
+from ktlsagent.errors import PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.engine import TLSParameters
+from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.session import EstablishedSession, Role
+
+SERVER_SECONDS = 5.0
+"""How long nfsd waits for its agent (C{SVC_HANDSHAKE_TO}, C{net/sunrpc/svcsock.c})."""
+
+CLIENT_SECONDS = 10.0
+"""How long the NFS client waits (C{XS_TLS_HANDSHAKE_TO}, C{net/sunrpc/xprtsock.c})."""
+
+MARGIN_SECONDS = 0.5
+"""How much before the kernel's deadline ours ends, so that our answer is still wanted."""
+
+RETRY_PAUSE_SECONDS = 1.0
+"""
+How long ETIMEDOUT is held back from the NFS client, which tries again at once
+and without end: answered at once it makes a loop, and mounts that hang.
+"""
+
+PEER_AUTHENTICATED = 0xFFFFFFFF
+"""
+The serial that stands for a verified certificate.  nfsd only asks whether it
+is zero (C{svc_tcp_handshake_done}); as a key's serial it does not exist.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSet:
+    """
+    The contexts that requests are served with.
+
+    @ivar anonymousClient: for a client that shows no certificate.
+    @ivar client: for a client that does; C{None} if none is configured.
+    @ivar server: for a server; without a certificate if none is configured.
+    """
+
+    anonymousClient: TLSContext
+    client: TLSContext | None
+    server: TLSContext
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceName:
+    """
+    The name that a server's certificate has to be for (RFC 6125, section 1.8).
+
+    @ivar text: the name as the operator sees it.
+    @ivar address: the address, if the name is one: an IP-ID.
+    """
+
+    text: str
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
+
+    @property
+    def serverName(self) -> str | None:
+        """What goes into C{server_name}: never an address (RFC 6066, section 3)."""
+        return self.text if self.address is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What to do with a request.
+
+    @ivar parameters: how to run the handshake.
+    @ivar refusal: why it will fail, if that is known beforehand.  The
+        handshake is run all the same, so that the peer gets an alert and does
+        not try again for minutes.
+    """
+
+    parameters: TLSParameters
+    refusal: RequestRefused | None = None
+
+
+def roleOf(request: HandshakeRequest) -> Role | None:
+    """
+    Say which side the kernel wants us to be.
+
+    @param request: the kernel's request.
+    @return: the role, C{None} if the message type is not known.
+    """
+    if request.messageType == MessageType.CLIENTHELLO:
+        return Role.CLIENT
+    return Role.SERVER if request.messageType == MessageType.SERVERHELLO else None
+
+
+def modeName(request: HandshakeRequest) -> str:
+    """
+    Name the request's mode as the kernel does.
+
+    @param request: the kernel's request.
+    @return: C{unauth}, C{psk}, C{x509} or the number.
+    """
+    try:
+        return AuthMode(request.authMode).name.lower()
+    except ValueError:
+        return str(request.authMode)
+
+
+def allowedSeconds(request: HandshakeRequest) -> float:
+    """
+    Say how long a request may take until its answer.
+
+    @param request: the kernel's request.
+    @return: seconds from READY, with the margin taken off.
+    """
+    if request.timeoutMilliseconds is not None:
+        allowed = request.timeoutMilliseconds / 1000
+    elif request.messageType == MessageType.SERVERHELLO:
+        allowed = SERVER_SECONDS
+    else:
+        allowed = CLIENT_SECONDS
+    return max(allowed - MARGIN_SECONDS, allowed / 2)
+
+
+def pauseSeconds(request: HandshakeRequest, status: int) -> float:
+    """
+    Say how long an answer is held back.
+
+    @param request: the kernel's request.
+    @param status: what the kernel will be told.
+    @return: seconds; 0 except for what makes the NFS client try again.
+    """
+    retried = (
+        status == errno.ETIMEDOUT
+        and request.messageType == MessageType.CLIENTHELLO
+        and request.authMode != AuthMode.PSK
+    )
+    return RETRY_PAUSE_SECONDS if retried else 0.0
+
+
+def referenceName(name: bytes) -> ReferenceName:
+    """
+    Read the name that the kernel gives for the peer.
+
+    @param name: what the operator typed: a DNS name, or an address, which may
+        have brackets and, for IPv6, a zone.
+    @return: the reference identifier.
+    @raise RequestRefused: if it is neither.
+    """
+    try:
+        text = name.decode("utf-8").removeprefix("[").removesuffix("]")
+        try:
+            address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError:
+            return ReferenceName(_hostName(text), None)
+        return ReferenceName(text, address)
+    except ValueError as error:
+        raise RequestRefused(
+            "bad-name", f"expected a DNS name or an address of the peer, found {name!r} ({error})"
+        ) from None
+
+
+def _hostName(text: str) -> str:
+    """Bring a DNS name into the form that goes on the wire."""
+    if text.isascii():
+        host = text.rstrip(".")
+        # What DNS-ID and server_name can carry (RFC 1123, plus the
+        # underscore that is found in the field).
+        labels = host.split(".")
+        if all(
+            0 < len(label) < 64 and label.replace("-", "").replace("_", "").isalnum()  # noqa: PLR2004
+            for label in labels
+        ):
+            return host
+        raise ValueError("not a host name")
+    return idna.encode(text.rstrip("."), uts46=True).decode("ascii")
+
+
+def judgeServer(reference: ReferenceName, certificate: x509.Certificate) -> PeerRejected | None:
+    """
+    Judge whether a server's certificate is for the name that was asked for.
+    There is no fallback to the common name (RFC 6125, section 6.4.4) and no
+    look-up of names.
+
+    @param reference: the name.
+    @param certificate: the server's own certificate; its chain is good.
+    @return: the refusal, or C{None}.
+    """
+    try:
+        if reference.address is None:
+            verify_certificate_hostname(certificate, reference.text)
+        else:
+            verify_certificate_ip_address(certificate, str(reference.address))
+    except (VerificationError, CertificateError, ValueError) as error:
+        kind = "DNS" if reference.address is None else "IP"
+        found = presentedNames(certificate)
+        why = "" if isinstance(error, VerificationError) else f" ({error})"
+        return PeerRejected(
+            "name-mismatch",
+            f"expected a certificate for {kind}:{reference.address or reference.text}, "
+            f"found one for {found}{why}",
+        )
+    return None
+
+
+def presentedNames(certificate: x509.Certificate) -> str:
+    """
+    List the names in a certificate for people.
+
+    @param certificate: any certificate.
+    @return: its DNS and IP names, or words that there are none.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return "no subjectAltName"
+    listed = [f"DNS:{name}" for name in names.get_values_for_type(x509.DNSName)]
+    listed += [f"IP:{address}" for address in names.get_values_for_type(x509.IPAddress)]
+    return ", ".join(listed) or "neither DNS nor IP names"
+
+
+def judgeClient(_certificate: x509.Certificate) -> PeerRejected | None:
+    """
+    Judge a client's certificate: a good chain is all that is asked of it.
+
+    @param _certificate: the client's own certificate.
+    @return: C{None}.
+    """
+    return None
+
+
+def plan(request: HandshakeRequest, contexts: ContextSet) -> Plan:
+    """
+    Decide what to do with a request.
+
+    @param request: the kernel's request.
+    @param contexts: what is configured.
+    @return: how to run its handshake.
+    @raise RequestRefused: if the configuration or the request forbids it.
+    @raise RequestUnsupported: if this agent cannot do it.
+    """
+    wanted = (request.messageType, request.authMode)
+    if wanted == (MessageType.SERVERHELLO, AuthMode.X509):
+        return _planServer(contexts)
+    if wanted == (MessageType.CLIENTHELLO, AuthMode.UNAUTH):
+        return _planClient(request, contexts.anonymousClient)
+    if wanted == (MessageType.CLIENTHELLO, AuthMode.X509):
+        if request.certificate is not None or request.privateKey is not None:
+            raise RequestUnsupported(
+                "keyring-certificate",
+                "expected a client certificate from the configuration, found the mount options "
+                "cert_serial= or privkey_serial=, which are not supported; remove them",
+            )
+        if contexts.client is None:
+            raise RequestRefused(
+                "no-certificate",
+                "expected a certificate of our own for xprtsec=mtls, found none; set "
+                "x509.certificate and x509.private_key in [authenticate.client]",
+            )
+        return _planClient(request, contexts.client)
+    raise RequestUnsupported(
+        "unsupported-mode",
+        "expected the mode x509, or unauth for a client, found message type "
+        f"{request.messageType} with mode {modeName(request)}",
+    )
+
+
+def _planServer(contexts: ContextSet) -> Plan:
+    refusal = None
+    if not contexts.server.hasCertificate:
+        refusal = RequestRefused(
+            "no-certificate",
+            "expected a certificate of our own to be a server with, found none; set "
+            "x509.certificate and x509.private_key in [authenticate.server]",
+        )
+    return Plan(TLSParameters(Role.SERVER, contexts.server, None, judgeClient), refusal)
+
+
+def _planClient(request: HandshakeRequest, context: TLSContext) -> Plan:
+    if not request.peerName:
+        raise RequestRefused(
+            "no-name",
+            "expected the name of the server from the kernel, found none; without it nobody "
+            "can tell whether the certificate is the right one",
+        )
+    reference = referenceName(request.peerName)
+    return Plan(
+        TLSParameters(
+            Role.CLIENT,
+            context,
+            reference.serverName,
+            lambda certificate: judgeServer(reference, certificate),
+        )
+    )
+
+
+def remoteAuth(session: EstablishedSession) -> Sequence[int]:
+    """
+    Say what the kernel is told about the peer's identity.
+
+    nfsd takes a session with any identity for C{mtls} and one without for
+    C{tls} (C{check_xprtsec_policy}, C{fs/nfsd/export.c}), so there has to be
+    one exactly if a certificate was verified.
+
+    @param session: the session.
+    @return: the serials for DONE.
+    """
+    return () if session.peerCertificate is None else (PEER_AUTHENTICATED,)

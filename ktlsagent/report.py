@@ -1,0 +1,155 @@
+"""The one log event of a handshake: what was asked, what came out, and why."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from twisted.internet.address import IPv6Address
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ktlsagent.errors import AgentError, HandshakeError
+from ktlsagent.policy import modeName, roleOf
+from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.protocols.record import alertName
+from ktlsagent.protocols.verification import describeName
+
+if TYPE_CHECKING:
+    from ktlsagent.protocols.engine import TLSEngine
+    from ktlsagent.protocols.session import EstablishedSession
+    from ktlsagent.sockets import UpcallTransport
+
+_NOTHING = "-"
+_BUG = "internal-error"
+
+
+class Report:
+    """
+    Collects what is known about one request and writes it as one event.
+
+    No field ever holds key material.
+
+    @ivar engine: the handshake's engine, once there is one.
+    @ivar session: the session, if there is one.
+    """
+
+    def __init__(self, request: HandshakeRequest, started: float) -> None:
+        """
+        @param request: the kernel's request.
+        @param started: when it was accepted, in the clock's seconds.
+        """
+        self.engine: TLSEngine | None = None
+        self.session: EstablishedSession | None = None
+        self._request = request
+        self._started = started
+        self._peer = _NOTHING
+        self._error: Exception | None = None
+        self._notes: list[str] = []
+
+    def connected(self, transport: UpcallTransport) -> None:
+        """
+        Note who the peer is.
+
+        @param transport: the transport over the request's socket.
+        """
+        try:
+            address = transport.getPeer()
+        except (OSError, ValueError):
+            return
+        host = f"[{address.host}]" if isinstance(address, IPv6Address) else address.host
+        self._peer = f"{host}:{address.port}"
+
+    def failed(self, error: Exception) -> None:
+        """
+        Note why there is no session.
+
+        @param error: the reason; any exception that is not ours is a bug.
+        """
+        self._error = error
+
+    def note(self, text: str) -> None:
+        """
+        Note something that went wrong beside the handshake.
+
+        @param text: what, in words.
+        """
+        self._notes.append(text)
+
+    def write(self, log: Logger, status: int, now: float) -> None:
+        """
+        Write the event: at the level info if there is a session, error if
+        there is none; a bug with its traceback as well.
+
+        @param log: where to.
+        @param status: what the kernel was told.
+        @param now: the time, in the clock's seconds.
+        """
+        fields = self._fields(status, now)
+        line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+        event = {name.replace("-", "_"): value for name, value in fields.items()}
+        if self._error is None:
+            log.info("handshake ok {line}", outcome="ok", line=line, **event)
+            return
+        log.error("handshake failed {line}", outcome="failed", line=line, **event)
+        if not isinstance(self._error, AgentError):
+            log.failure("This is a bug in ktlsagent", failure=Failure(self._error))
+
+    def _fields(self, status: int, now: float) -> dict[str, str]:
+        """List the event's fields, in the order of the line."""
+        role = roleOf(self._request)
+        name = self._request.peerName
+        fields = {} if self._error is None else {"code": self._code()}
+        fields |= {
+            "role": _NOTHING if role is None else role.value,
+            "peer": self._peer,
+            "name": _NOTHING if name is None else name.decode("utf-8", "backslashreplace"),
+            "mode": modeName(self._request),
+        }
+        if self.session is not None:
+            fields |= {
+                "version": "TLSv1.3",
+                "suite": self.session.suite.name,
+                "group": self.session.group or _NOTHING,
+            }
+        certificate = self._certificate()
+        fields |= {
+            "subject": _NOTHING if certificate is None else describeName(certificate.subject),
+            "fingerprint": _NOTHING
+            if certificate is None
+            else certificate.fingerprint(SHA256()).hex(),
+            "took": f"{(now - self._started) * 1000:.1f}ms",
+            "status": errno.errorcode.get(status, str(status)) if status else "0",
+        }
+        if self._error is not None:
+            sent = None if self.engine is None else self.engine.alertSent
+            received = None if self.engine is None else self.engine.alertReceived
+            fields |= {
+                "alert-sent": _NOTHING if sent is None else alertName(sent),
+                "alert-received": _NOTHING if received is None else alertName(received),
+                "reason": str(self._error) or type(self._error).__name__,
+            }
+        if self._notes:
+            fields["note"] = "; ".join(self._notes)
+        return fields
+
+    def _code(self) -> str:
+        return self._error.code if isinstance(self._error, HandshakeError) else _BUG
+
+    def _certificate(self) -> x509.Certificate | None:
+        """The peer's certificate, also one that was refused."""
+        if self.session is not None:
+            return self.session.peerCertificate
+        return None if self.engine is None else self.engine.presentedCertificate
+
+
+def _quoted(value: str) -> str:
+    """
+    Write a value so that the line can be taken apart again, whatever a peer
+    has put into its certificate.
+    """
+    plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'\\")
+    return value if plain and value else json.dumps(value)

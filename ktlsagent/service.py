@@ -1,0 +1,289 @@
+"""
+The service: it listens for READY, takes every pending request at once, and
+sees to it that each is served; it stops without losing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ktlsagent import __version__
+from ktlsagent.config import AgentConfig
+from ktlsagent.credentials import loadContexts
+from ktlsagent.errors import (
+    AgentError,
+    ConfigError,
+    MalformedRequest,
+    NetlinkError,
+    OutOfDescriptors,
+    StartError,
+)
+from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS, IKeyrings
+from ktlsagent.keyrings import Keyrings, RequestKeyrings
+from ktlsagent.ktls import KernelTLS
+from ktlsagent.ledger import Ledger
+from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.policy import ContextSet
+from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.request import RequestHandler
+from ktlsagent.stepqueue import StepQueue
+
+_DRAIN_AGAIN_SECONDS = 0.1
+"""When to look for requests again if there was no room for one more descriptor."""
+
+
+_ACCEPT_REFUSED = (
+    "expected to be allowed to accept handshake requests, found {}; the agent needs "
+    "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
+)
+
+
+@implementer(IReadDescriptor)
+class _ReadyReader:
+    """Tells the service when READY comes."""
+
+    def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._ready = ready
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return "READY"
+
+    def doRead(self) -> None:
+        self._ready()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has stopped, or cannot wait for the socket."""
+
+
+class AgentService(Service):
+    """
+    The TLS handshake agent of one network namespace.
+
+    @ivar ledger: what was taken and is owed.
+    """
+
+    log = Logger()
+
+    def __init__(  # noqa: PLR0913 - the seams are for tests and for other programs
+        self,
+        reactor: IAgentReactor,
+        config: AgentConfig,
+        *,
+        reread: Callable[[], AgentConfig] | None = None,
+        fatal: Callable[[AgentError], None] | None = None,
+        kernel: IHandshakeKernel | None = None,
+        kernelTLS: IKernelTLS | None = None,
+        keyrings: IKeyrings | None = None,
+    ) -> None:
+        """
+        @param reactor: the reactor.
+        @param config: the configuration.
+        @param reread: reads the configuration again, for L{reload}; called in
+            a thread.  Without it the same configuration's files are read again.
+        @param fatal: told why, once, if the agent cannot go on; without it
+            that is only logged.
+        @param kernel: the handshake family; by default the running kernel's.
+        @param kernelTLS: kTLS; by default the running kernel's.
+        @param keyrings: the process keyring; by default this process's.
+        """
+        self.ledger = Ledger()
+        self._reactor = reactor
+        self._config = config
+        self._reread = reread or (lambda: config)
+        self._fatal = fatal
+        self._kernel = kernel or HandshakeNetlink()
+        self._kernelTLS = kernelTLS or KernelTLS()
+        self._keyrings = keyrings or Keyrings()
+        self._handler = RequestHandler(
+            reactor,
+            self._kernel,
+            self._kernelTLS,
+            RequestKeyrings(self._keyrings, self.ledger),
+            self.ledger,
+            StepQueue(reactor),
+        )
+        self._suites: frozenset[str] = frozenset()
+        self._contexts: ContextSet
+        self._reader: _ReadyReader | None = None
+        self._drainingAgain = False
+        self._idle: list[Deferred[None]] = []
+
+    def startService(self) -> None:
+        """
+        Read everything, then listen, then take what is pending already.
+
+        @raise ConfigError: if the configuration cannot be used.
+        @raise StartError: if the kernel or our privileges do not allow it.
+        """
+        self._keyrings.createProcessKeyring()
+        self._kernel.open()
+        try:
+            self._suites = self._kernelTLS.probe()
+            self._contexts = loadContexts(self._config, self._suites)
+            self._kernel.listen()
+            self._drain()
+        except NetlinkError as error:
+            self._kernel.close()
+            raise StartError(_ACCEPT_REFUSED.format(error)) from error
+        except AgentError:
+            self._kernel.close()
+            raise
+        Service.startService(self)
+        self._reader = _ReadyReader(self._kernel.fileno(), self._ready)
+        self._reactor.addReader(self._reader)
+        self._sayReady()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take no more requests, and wait for those in flight; each ends within
+        its deadline.
+
+        @return: fires when all have been answered.
+        """
+        Service.stopService(self)
+        if self._reader is not None:
+            self._reactor.removeReader(self._reader)
+            self._reader = None
+        self._kernel.leave()
+        if self.ledger.inFlight:
+            self.log.info(
+                "stopping: {count} requests are still in flight", count=self.ledger.inFlight
+            )
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+        else:
+            idle = succeed(None)
+        return idle.addCallback(lambda _ignored: self._stopped())
+
+    async def reload(self) -> bool:
+        """
+        Read the configuration and all its files again, and use them for the
+        requests to come; or, if anything in them is wrong, go on as before.
+
+        @return: whether the new configuration is in use.
+        """
+        try:
+            config, contexts = await deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), self._readAgain
+            )
+        except ConfigError as error:
+            self.log.error(
+                "reload refused, the old configuration stays in use:\n{reason}", reason=str(error)
+            )
+            return False
+        self._config, self._contexts = config, contexts
+        self._sayConfigured()
+        return True
+
+    def _readAgain(self) -> tuple[AgentConfig, ContextSet]:
+        """Read all (in a thread: files may be slow)."""
+        config = self._reread()
+        return config, loadContexts(config, self._suites)
+
+    def _ready(self) -> None:
+        """READY has come: take what is pending."""
+        try:
+            self._kernel.readReady()
+            self._drain()
+        except NetlinkError as error:
+            self._giveUp(error)
+
+    def _drain(self) -> None:
+        """
+        Take every pending request, before any work is done on one.
+
+        @raise NetlinkError: if the kernel does not let us.
+        """
+        while True:
+            try:
+                request = self._kernel.accept()
+            except OutOfDescriptors as error:
+                self._drainLater(error)
+                return
+            except MalformedRequest as error:
+                self.log.error("a request cannot be read: {reason}", reason=str(error))
+                request = HandshakeRequest(error.descriptor, messageType=0, authMode=0)
+            if request is None:
+                return
+            self._serve(request)
+
+    def _drainLater(self, reason: OutOfDescriptors) -> None:
+        """Leave requests with the kernel until descriptors are free again."""
+        if not self._drainingAgain:
+            self._drainingAgain = True
+            self.log.warn("no request is accepted for now: {reason}", reason=str(reason))
+            self._reactor.callLater(_DRAIN_AGAIN_SECONDS, self._drainAgain)
+
+    def _drainAgain(self) -> None:
+        self._drainingAgain = False
+        if self._reader is not None:
+            self._ready()
+
+    def _serve(self, request: HandshakeRequest) -> None:
+        """Start a request's story."""
+        self.ledger.accepted += 1
+        self.ledger.descriptors += 1
+        Deferred.fromCoroutine(self._handler.handle(request, self._contexts)).addBoth(self._served)
+
+    def _served(self, result: Failure | None) -> None:
+        """A request's story has ended."""
+        if isinstance(result, Failure):
+            self.log.failure("This is a bug in ktlsagent", failure=result)
+        if not self.ledger.inFlight:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def _giveUp(self, error: AgentError) -> None:
+        """The netlink sockets are of no use any more."""
+        self.log.critical("the agent cannot go on: {reason}", reason=str(error))
+        if self._reader is not None:
+            self._reactor.removeReader(self._reader)
+            self._reader = None
+        if self._fatal is not None:
+            self._fatal(error)
+
+    def _stopped(self) -> None:
+        self._kernel.close()
+        self.log.info("stopped: {ledger}", ledger=str(self.ledger))
+
+    def _sayReady(self) -> None:
+        self._sayConfigured()
+        others = self._kernel.otherListeners()
+        if others:
+            self.log.warn(
+                "another handshake agent listens in this network namespace (netlink port "
+                "{ports}, mostly its process id): requests are shared between the two; stop one "
+                "of them",
+                ports=", ".join(str(port) for port in others),
+            )
+        self.log.info(
+            "ktlsagent {version} ready: kTLS takes {suites}",
+            version=__version__,
+            suites=", ".join(name for name in self._config.suites if name in self._suites),
+        )
+
+    def _sayConfigured(self) -> None:
+        for notice in self._config.notices:
+            self.log.warn("{notice}", notice=notice)
+        for section, role in (("client", self._config.client), ("server", self._config.server)):
+            self.log.info(
+                "{section}: trust store {truststore}, certificate {certificate}, "
+                "configuration {path}",
+                section=section,
+                truststore=role.truststore or "of the system",
+                certificate=role.certificate or "none",
+                path=self._config.path or "none (defaults)",
+            )

@@ -1,0 +1,1 @@
+"""What tests share: certificates, fakes that are verified against the real thing, a model of kTLS."""

@@ -1,0 +1,351 @@
+"""
+A small certificate authority for tests: good certificates and all the ways in
+which a certificate can be bad, made once per process.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from OpenSSL import crypto
+
+from ktlsagent.protocols.context import OwnCertificate
+
+DAY = timedelta(days=1)
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+"""When the certificates are made; good ones are valid from a day before to 30 days after."""
+
+BOTH_PURPOSES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+SERVER_HOST = "server.lab"
+SERVER_ADDRESSES = ("10.0.0.2", "fd00::2")
+CLIENT_HOST = "client.lab"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    A certificate with its key.
+
+    @ivar certificate: the certificate.
+    @ivar key: its private key.
+    @ivar intermediates: the CA certificates to send with it, its issuer first.
+    """
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    intermediates: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def certificatePEM(self) -> bytes:
+        """The certificate and its intermediates, as a file has them."""
+        return b"".join(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            for certificate in (self.certificate, *self.intermediates)
+        )
+
+    @property
+    def keyPEM(self) -> bytes:
+        """The private key in PKCS#8, not encrypted, as a file has it."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint of the certificate in lower-case hexadecimal."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    def own(self) -> OwnCertificate:
+        """
+        Give the credentials to the code under test.
+
+        @return: what a L{ktlsagent.protocols.context.TLSContext} takes.
+        """
+        return OwnCertificate(
+            chain=tuple(
+                crypto.X509.from_cryptography(certificate)
+                for certificate in (self.certificate, *self.intermediates)
+            ),
+            key=crypto.PKey.from_cryptography_key(self.key),
+        )
+
+
+class CertificateAuthority:
+    """
+    A CA.
+
+    @ivar certificate: its certificate.
+    @ivar intermediates: its chain to the root, itself first and without the
+        root; empty for a root.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parent: CertificateAuthority | None = None,
+        *,
+        notBefore: datetime = NOW - DAY,
+        notAfter: datetime = NOW + 30 * DAY,
+    ) -> None:
+        """
+        @param name: its common name.
+        @param parent: the CA that signs it; without one it is a root.
+        @param notBefore: the start of its validity.
+        @param notAfter: the end of its validity.
+        """
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = _name(name)
+        builder = (
+            _builder(self._subject, self._key, notBefore, notAfter)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
+        )
+        if parent is None:
+            builder = builder.issuer_name(self._subject)
+            self.certificate = builder.sign(self._key, hashes.SHA256())
+            self.intermediates: tuple[x509.Certificate, ...] = ()
+        else:
+            builder = builder.issuer_name(parent._subject).add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(parent._key.public_key()),
+                critical=False,
+            )
+            self.certificate = builder.sign(parent._key, hashes.SHA256())
+            self.intermediates = (self.certificate, *parent.intermediates)
+
+    @property
+    def certificatePEM(self) -> bytes:
+        """The CA's certificate, as a file of trust anchors has it."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(
+        self,
+        name: str,
+        *,
+        hosts: Sequence[str] = (),
+        addresses: Sequence[str] = (),
+        notBefore: datetime = NOW - DAY,
+        notAfter: datetime = NOW + 30 * DAY,
+        purposes: Sequence[ObjectIdentifier] = BOTH_PURPOSES,
+    ) -> Credentials:
+        """
+        Make a certificate.
+
+        @param name: its common name; empty for an empty subject.
+        @param hosts: its DNS-IDs.
+        @param addresses: its IP-IDs.
+        @param notBefore: the start of its validity.
+        @param notAfter: the end of its validity.
+        @param purposes: its extended key usages; if empty, it lists none.
+        @return: the certificate and its new key.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _leaf(
+                name,
+                key,
+                hosts=hosts,
+                addresses=addresses,
+                notBefore=notBefore,
+                notAfter=notAfter,
+                purposes=purposes,
+            )
+            .issuer_name(self._subject)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return Credentials(certificate, key, self.intermediates)
+
+    def revocationList(
+        self, *revoked: Credentials, nextUpdate: datetime = NOW + 30 * DAY
+    ) -> x509.CertificateRevocationList:
+        """
+        Make a CRL.
+
+        @param revoked: whose certificates are revoked.
+        @param nextUpdate: when the CRL expires.
+        @return: the CRL.
+        """
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._subject)
+            .last_update(min(NOW, nextUpdate) - DAY)
+            .next_update(nextUpdate)
+        )
+        for credentials in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(credentials.certificate.serial_number)
+                .revocation_date(NOW - DAY)
+                .build()
+            )
+        return builder.sign(self._key, hashes.SHA256())
+
+    def store(self) -> crypto.X509Store:
+        """
+        Make a trust store.
+
+        @return: a new store that has this CA alone.
+        """
+        store = crypto.X509Store()
+        store.add_cert(crypto.X509.from_cryptography(self.certificate))
+        return store
+
+
+@functools.cache
+def authority() -> CertificateAuthority:
+    """The CA that the tests trust."""
+    return CertificateAuthority("Lab CA")
+
+
+@functools.cache
+def intermediateAuthority() -> CertificateAuthority:
+    """A CA below L{authority}."""
+    return CertificateAuthority("Lab Issuing CA", authority())
+
+
+@functools.cache
+def otherAuthority() -> CertificateAuthority:
+    """A CA that the tests do not trust."""
+    return CertificateAuthority("Other CA")
+
+
+@functools.cache
+def server() -> Credentials:
+    """A server's good certificate, with a name and two addresses."""
+    return authority().issue(SERVER_HOST, hosts=(SERVER_HOST,), addresses=SERVER_ADDRESSES)
+
+
+@functools.cache
+def client() -> Credentials:
+    """A client's good certificate."""
+    return authority().issue(CLIENT_HOST, hosts=(CLIENT_HOST,))
+
+
+@functools.cache
+def chained() -> Credentials:
+    """A good certificate of L{intermediateAuthority}."""
+    return intermediateAuthority().issue(SERVER_HOST, hosts=(SERVER_HOST,))
+
+
+@functools.cache
+def expired() -> Credentials:
+    """A certificate that was good until yesterday."""
+    return authority().issue(
+        "expired.lab", hosts=("expired.lab",), notBefore=NOW - 30 * DAY, notAfter=NOW - DAY
+    )
+
+
+@functools.cache
+def notYetValid() -> Credentials:
+    """A certificate that will be good tomorrow."""
+    return authority().issue("early.lab", hosts=("early.lab",), notBefore=NOW + DAY)
+
+
+@functools.cache
+def ofOtherAuthority() -> Credentials:
+    """A certificate of a CA that is not trusted."""
+    return otherAuthority().issue("stranger.lab", hosts=("stranger.lab",))
+
+
+@functools.cache
+def serverOnly() -> Credentials:
+    """A certificate whose only purpose is to authenticate a server."""
+    return authority().issue(
+        "serveronly.lab", hosts=("serveronly.lab",), purposes=(ExtendedKeyUsageOID.SERVER_AUTH,)
+    )
+
+
+@functools.cache
+def clientOnly() -> Credentials:
+    """A certificate whose only purpose is to authenticate a client."""
+    return authority().issue(
+        "clientonly.lab", hosts=("clientonly.lab",), purposes=(ExtendedKeyUsageOID.CLIENT_AUTH,)
+    )
+
+
+@functools.cache
+def selfSigned() -> Credentials:
+    """A certificate that no CA has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _leaf(
+        "self.lab",
+        key,
+        hosts=("self.lab",),
+        addresses=(),
+        notBefore=NOW - DAY,
+        notAfter=NOW + 30 * DAY,
+        purposes=BOTH_PURPOSES,
+    ).issuer_name(_name("self.lab"))
+    return Credentials(builder.sign(key, hashes.SHA256()), key)
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else [])
+
+
+def _builder(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    notBefore: datetime,
+    notAfter: datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(notBefore)
+        .not_valid_after(notAfter)
+    )
+
+
+def _leaf(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    hosts: Sequence[str],
+    addresses: Sequence[str],
+    notBefore: datetime,
+    notAfter: datetime,
+    purposes: Sequence[ObjectIdentifier],
+) -> x509.CertificateBuilder:
+    builder = _builder(_name(name), key, notBefore, notAfter).add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not name)
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    return builder

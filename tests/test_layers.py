@@ -1,0 +1,143 @@
+"""The arrows between the modules, as the design draws them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import ktlsagent
+
+PACKAGE = Path(ktlsagent.__file__).parent
+
+PURE = {
+    "context",
+    "cryptoinfo",
+    "engine",
+    "handshakefamily",
+    "keyschedule",
+    "netlink",
+    "openssl",
+    "record",
+    "session",
+    "verification",
+}
+"""The modules of C{protocols} that only turn values into values."""
+
+LAYERS: dict[str, str] = {
+    "errors": "",
+    "__init__": "",
+    "ledger": "",
+    "stepqueue": "",
+    "config": "errors",
+    "interfaces": "protocols",
+    "policy": "errors protocols",
+    "credentials": "config errors policy protocols",
+    "keyrings": "errors interfaces ledger",
+    "ktls": "errors interfaces protocols",
+    "netlink": "errors interfaces protocols",
+    "sockets": "errors protocols",
+    "report": "errors policy protocols sockets",
+    "request": ("errors interfaces keyrings ledger policy protocols report sockets stepqueue"),
+    "service": (
+        "__init__ config credentials errors interfaces keyrings ktls ledger netlink policy "
+        "protocols request stepqueue"
+    ),
+    "tap": "__init__ config errors interfaces service",
+}
+"""What each module of the package may import from the package."""
+
+SYSTEM_CALLS = {"sockets", "netlink", "ktls", "keyrings"}
+"""The modules that make system calls on sockets and keys."""
+
+SOCKET_TYPE_ONLY = {"interfaces", "request"}
+"""Modules that name the type C{socket.socket} and make no call."""
+
+
+def importedModules(path: Path) -> set[str]:
+    """
+    List what a module imports, by full name.
+
+    @param path: the module's file.
+    @return: the names of modules, and of names imported from them.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    """
+    Say which of our modules are among some names.
+
+    @param names: full names.
+    @return: first components below the package, C{__init__} for itself.
+    """
+    found = set()
+    for name in names:
+        if name == "ktlsagent.__version__":
+            found.add("__init__")
+        elif name.startswith("ktlsagent."):
+            part = name.split(".")[1]
+            if (PACKAGE / f"{part}.py").exists() or (PACKAGE / part).is_dir():
+                found.add(part)
+    return found
+
+
+class LayerTests(SynchronousTestCase):
+    """Dependencies point one way."""
+
+    def test_everyModuleHasItsPlace(self) -> None:
+        """Every module of the package is in the table."""
+        modules = {path.stem for path in PACKAGE.glob("*.py")}
+        self.assertEqual(modules, set(LAYERS))
+
+    def test_modulesImportOnlyWhatIsBelowThem(self) -> None:
+        """A module imports no module of the package that the table does not give it."""
+        for module, allowed in LAYERS.items():
+            found = ours(importedModules(PACKAGE / f"{module}.py"))
+            self.assertEqual(found - set(allowed.split()), set(), f"imports of {module}")
+
+    def test_theTableHasNoCycle(self) -> None:
+        """The table itself can be put into an order."""
+        left = {module: set(allowed.split()) - {"protocols"} for module, allowed in LAYERS.items()}
+        while left:
+            free = {module for module, needs in left.items() if not needs & set(left)}
+            self.assertTrue(free, f"a cycle among {sorted(left)}")
+            left = {module: needs for module, needs in left.items() if module not in free}
+
+    def test_protocolsImportOnlyErrorsFromAbove(self) -> None:
+        """Below C{protocols} nothing of the package is known but the errors."""
+        for path in (PACKAGE / "protocols").glob("*.py"):
+            found = ours(importedModules(path))
+            self.assertEqual(found - {"protocols", "errors"}, set(), f"imports of {path.stem}")
+
+    def test_thePurePartIsPure(self) -> None:
+        """The pure modules import neither Twisted nor what makes system calls."""
+        modules = {path.stem for path in (PACKAGE / "protocols").glob("*.py")}
+        self.assertEqual(modules - {"__init__", "handshake"}, PURE)
+        forbidden = {"twisted", "socket", "os", "select", "asyncio", "threading", "keyutils"}
+        for module in sorted(PURE):
+            names = importedModules(PACKAGE / "protocols" / f"{module}.py")
+            roots = {name.split(".")[0] for name in names}
+            self.assertEqual(roots & forbidden, set(), f"imports of protocols.{module}")
+
+    def test_onlyFourModulesTouchSocketsAndKeys(self) -> None:
+        """System calls on sockets and keys are in four modules."""
+        for path in PACKAGE.glob("*.py"):
+            roots = {name.split(".")[0] for name in importedModules(path)}
+            if path.stem not in SYSTEM_CALLS | SOCKET_TYPE_ONLY:
+                self.assertEqual(roots & {"socket", "keyutils", "fcntl"}, set(), path.stem)
+
+    def test_onlyTapImportsTheReactor(self) -> None:
+        """The reactor is a parameter everywhere else."""
+        for path in PACKAGE.rglob("*.py"):
+            if path.stem != "tap":
+                self.assertNotIn("twisted.internet.reactor", importedModules(path), path.stem)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from ktlsagent.config import AgentConfig, RoleConfig
+from ktlsagent.config import DEFAULT_GROUPS, AgentConfig, RoleConfig
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.policy import ContextSet
 from ktlsagent.protocols import openssl
@@ -101,7 +101,17 @@ class _Loader:
 
     def _groups(self) -> Sequence[str]:
         """Those of the configured groups that OpenSSL has; none means its own choice."""
-        return openssl.supportedGroups(self.config.groups)
+        supported = openssl.supportedGroups(self.config.groups)
+        missing = [name for name in self.config.groups if name not in supported]
+        if missing and self.config.groups != DEFAULT_GROUPS:
+            self._mistake(
+                _OWN,
+                "groups",
+                f"groups that {SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()} lets us choose",
+                ", ".join(missing),
+                "remove them",
+            )
+        return supported
 
     def _store(self, section: str, role: RoleConfig) -> crypto.X509Store:
         """Read a trust store and its CRLs, once for all that use the same."""

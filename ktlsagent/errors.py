@@ -149,10 +149,6 @@ class DeadlineExpired(HandshakeError):
     """The time that the kernel allows was used up."""
 
 
-class Interrupted(HandshakeError):
-    """The agent gave the request up."""
-
-
 class SessionUnusable(HandshakeError):
     """The handshake succeeded, but its keys cannot be given to the kernel."""
 
@@ -167,7 +163,6 @@ STATUS: dict[type[BaseException], int] = {
     PeerAlert: errno.EACCES,
     PeerClosed: errno.ETIMEDOUT,
     DeadlineExpired: errno.ETIMEDOUT,
-    Interrupted: errno.ETIMEDOUT,
     SessionUnusable: errno.EIO,
 }
 """What the kernel is told; a type that is not here is C{EIO}."""

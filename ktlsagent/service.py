@@ -5,10 +5,11 @@ sees to it that each is served; it stops without losing one.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -40,6 +41,12 @@ _DRAIN_AGAIN_SECONDS = 0.1
 """When to look for requests again if there was no room for one more descriptor."""
 
 
+_MOST_PENDING = 50
+"""How many requests the kernel holds at the most (C{hn_pending_max})."""
+
+_HOPELESS = frozenset((errno.EPERM, errno.EBADF, errno.EPROTO))
+"""Refusals of ACCEPT that are about us, not about one request."""
+
 _ACCEPT_REFUSED = (
     "expected to be allowed to accept handshake requests, found {}; the agent needs "
     "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
@@ -48,11 +55,14 @@ _ACCEPT_REFUSED = (
 
 @implementer(IReadDescriptor)
 class _ReadyReader:
-    """Tells the service when READY comes."""
+    """Tells the service when READY comes, or if it cannot come any more."""
 
-    def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, ready: Callable[[], None], lost: Callable[[Failure], None]
+    ) -> None:
         self._descriptor = descriptor
         self._ready = ready
+        self._lost = lost
 
     def fileno(self) -> int:
         return self._descriptor
@@ -64,7 +74,7 @@ class _ReadyReader:
         self._ready()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has stopped, or cannot wait for the socket."""
+        self._lost(reason)
 
 
 class AgentService(Service):
@@ -118,6 +128,7 @@ class AgentService(Service):
         self._contexts: ContextSet
         self._reader: _ReadyReader | None = None
         self._drainingAgain = False
+        self._reloads = DeferredLock()
         self._idle: list[Deferred[None]] = []
 
     def startService(self) -> None:
@@ -141,7 +152,7 @@ class AgentService(Service):
             self._kernel.close()
             raise
         Service.startService(self)
-        self._reader = _ReadyReader(self._kernel.fileno(), self._ready)
+        self._reader = _ReadyReader(self._kernel.fileno(), self._ready, self._deaf)
         self._reactor.addReader(self._reader)
         self._sayReady()
 
@@ -175,8 +186,9 @@ class AgentService(Service):
         @return: whether the new configuration is in use.
         """
         try:
-            config, contexts = await deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), self._readAgain
+            # One after the other, so that the last one asked for is in use.
+            config, contexts = await self._reloads.run(
+                deferToThreadPool, self._reactor, self._reactor.getThreadPool(), self._readAgain
             )
         except ConfigError as error:
             self.log.error(
@@ -192,6 +204,11 @@ class AgentService(Service):
         config = self._reread()
         return config, loadContexts(config, self._suites)
 
+    def _deaf(self, reason: Failure) -> None:
+        """The reactor does not wait for READY any more."""
+        self.log.failure("This is a bug in ktlsagent", failure=reason)
+        self._giveUp(StartError("expected to wait for READY as long as the service runs"))
+
     def _ready(self) -> None:
         """READY has come: take what is pending."""
         try:
@@ -204,9 +221,10 @@ class AgentService(Service):
         """
         Take every pending request, before any work is done on one.
 
-        @raise NetlinkError: if the kernel does not let us.
+        @raise NetlinkError: if the kernel does not let us at all.
         """
-        while True:
+        refused = 0
+        while refused < _MOST_PENDING:
             try:
                 request = self._kernel.accept()
             except OutOfDescriptors as error:
@@ -215,12 +233,23 @@ class AgentService(Service):
             except MalformedRequest as error:
                 self.log.error("a request cannot be read: {reason}", reason=str(error))
                 request = HandshakeRequest(error.descriptor, messageType=0, authMode=0)
+            except NetlinkError as error:
+                if error.errno in _HOPELESS:
+                    raise
+                # The kernel has ended that request with EIO; others may wait
+                # behind it.
+                refused += 1
+                self.log.error(
+                    "the kernel could not hand a request over: {reason}", reason=str(error)
+                )
+                continue
             if request is None:
                 return
             self._serve(request)
+        self._drainLater(AgentError("too many requests could not be handed over"))
 
-    def _drainLater(self, reason: OutOfDescriptors) -> None:
-        """Leave requests with the kernel until descriptors are free again."""
+    def _drainLater(self, reason: AgentError) -> None:
+        """Leave requests with the kernel for a while."""
         if not self._drainingAgain:
             self._drainingAgain = True
             self.log.warn("no request is accepted for now: {reason}", reason=str(reason))
@@ -235,6 +264,8 @@ class AgentService(Service):
         """Start a request's story."""
         self.ledger.accepted += 1
         self.ledger.descriptors += 1
+        if self._config.debugLevel:
+            self.log.debug("accepted {request}", request=request)
         Deferred.fromCoroutine(self._handler.handle(request, self._contexts)).addBoth(self._served)
 
     def _served(self, result: Failure | None) -> None:

@@ -1,0 +1,73 @@
+# `make demo` shows the agent at work on a real kernel; `make test` checks everything.
+# Both install what they need, with sudo if you are not root.
+
+PYTHON ?= python3
+VENV := .venv
+OLDEST := .venv-oldest
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
+LAB_PACKAGES := mmdebstrap arch-test util-linux
+TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15
+
+.PHONY: help demo test test-unit test-oldest test-kernel lint types coverage packages clean
+
+help:
+	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
+	@echo 'make test         everything: style, types, unit tests, oldest dependencies, real kernels'
+	@echo 'make test-unit    the unit tests only; needs no privileges'
+	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
+
+demo: .lab-packages
+	$(SUDO) $(PYTHON) -m tests.kernel.demo
+
+test: .lab-packages $(VENV)/.done $(OLDEST)/.done
+	$(VENV)/bin/python -m tests.everything
+
+test-unit: $(VENV)/.done
+	$(VENV)/bin/python -m twisted.trial tests
+
+test-oldest: $(OLDEST)/.done
+	$(OLDEST)/bin/python -m twisted.trial tests
+
+test-kernel: .lab-packages $(VENV)/.done
+	$(VENV)/bin/python -m tests.everything kernel
+
+lint: $(VENV)/.done
+	$(VENV)/bin/python -m tests.everything lint
+
+types: $(VENV)/.done
+	$(VENV)/bin/python -m tests.everything types
+
+coverage: $(VENV)/.done
+	$(VENV)/bin/python -m tests.everything unit
+
+# The compiled module keyutils needs a compiler and libkeyutils.
+.build-packages:
+	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { \
+	  echo 'Installing Debian packages: $(BUILD_PACKAGES)'; \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(BUILD_PACKAGES); }
+	@touch $@
+
+.lab-packages:
+	@dpkg -s $(LAB_PACKAGES) >/dev/null 2>&1 || { \
+	  echo 'Installing Debian packages: $(LAB_PACKAGES)'; \
+	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(LAB_PACKAGES); }
+	@touch $@
+
+$(VENV)/.done: setup.py Makefile | .build-packages
+	@echo 'Installing the newest dependencies into $(VENV)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --upgrade Cython setuptools wheel
+	$(VENV)/bin/python -m tests.requirements newest | xargs $(VENV)/bin/pip install -q --upgrade $(TOOLS)
+	@touch $@
+
+$(OLDEST)/.done: setup.py Makefile tests/requirements.py | .build-packages
+	@echo 'Installing the oldest supported dependencies into $(OLDEST)'
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install -q --upgrade Cython setuptools wheel
+	$(OLDEST)/bin/python -m tests.requirements oldest | xargs $(OLDEST)/bin/pip install -q $(TOOLS)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OLDEST) .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info

@@ -51,6 +51,8 @@ _PACKAGES: Final = (
     "user-mode-linux",
 )
 
+_ASYMMETRIC: Final = Path(__file__).with_name("guest") / "asymmetric.c"
+
 _MOUNT_POINTS: Final = ("srv/ktlsagent", "run", "tmp", "var/lib/nfs", "var/log", "mnt")
 
 _FINISH: Final = (
@@ -86,6 +88,7 @@ class Recipe:
     @ivar kernel: the kernel's version, as people say it.
     @ivar packages: what is installed.
     @ivar pythonSources: source distributions from PyPI that are compiled into it.
+    @ivar preloads: C sources that are compiled into /usr/local/lib/lab/NAME.so.
     @ivar bootOptions: what this kernel's command line needs besides.
     """
 
@@ -93,12 +96,14 @@ class Recipe:
     kernel: str
     packages: tuple[str, ...]
     pythonSources: tuple[str, ...] = ()
+    preloads: tuple[Path, ...] = ()
     bootOptions: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """A short hash of everything that decides what is built."""
-        parts = (self.name, *self.packages, *self.pythonSources, *_FINISH)
+        sources = (path.read_text() for path in self.preloads)
+        parts = (self.name, *self.packages, *self.pythonSources, *sources, *_FINISH)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -111,10 +116,15 @@ FORKY: Final = Recipe(
         *("cython3", "gcc", "libkeyutils-dev", "python3-dev"),
         *("python3-pip", "python3-setuptools", "python3-wheel"),
     ),
-    (_TURKEYUTILS,),
-    ("seccomp=on",),
+    pythonSources=(_TURKEYUTILS,),
+    bootOptions=("seccomp=on",),
 )
-TRIXIE: Final = Recipe("trixie", "6.12", (*_PACKAGES, "python3-keyutils"))
+TRIXIE: Final = Recipe(
+    "trixie",
+    "6.12",
+    (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev"),
+    preloads=(_ASYMMETRIC,),
+)
 RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE)}
 
 
@@ -230,10 +240,11 @@ def _follow(command: list[str], progress: Progress) -> None:
     for line in process.stdout:
         text = line.rstrip().rpartition("\r")[2]
         tail = [*tail[-39:], text]
-        if text.startswith("I: ") and "auto" not in text and "chroot arch" not in text:
+        if "hook" in text:
+            if "pip install" in text or "gcc" in text:
+                progress("  compiling what Debian does not have")
+        elif text.startswith("I: ") and not re.search("auto|chroot arch|signed-by|success", text):
             progress(f"  {text.removeprefix('I: ')}")
-        elif text.startswith("Setting up python3-") or text.startswith("Setting up user-mode"):
-            progress(f"  {text.lower()}")
     if process.wait():
         output = "\n".join(tail)
         advice = ""
@@ -295,6 +306,14 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
                 f'--break-system-packages --root-user-action=ignore /root/{source.name}',
                 f'rm "$1/root/{source.name}"',
             ]
+        for path in recipe.preloads:
+            made = f"/usr/local/lib/lab/{path.stem}.so"
+            hooks += [
+                f"copy-in {path} /root",
+                f'chroot "$1" sh -c "mkdir -p /usr/local/lib/lab && '
+                f'gcc -shared -fPIC -O2 -Wall -o {made} /root/{path.name}"',
+                f'rm "$1/root/{path.name}"',
+            ]
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
         # The Release file of a suite in development may be past its Valid-Until.
         command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
@@ -329,7 +348,9 @@ def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if target.is_dir():
             return target
-        progress(f"building the {recipe.name} root file system once (kernel {recipe.kernel}, a minute or two)")
+        progress(f"building the {recipe.name} root file system once "
+            f"(kernel {recipe.kernel}, a minute or two)"
+        )
         started = time.monotonic()
         for stale in lab.glob(f"{recipe.name}-*"):
             shutil.rmtree(stale, ignore_errors=True)

@@ -31,6 +31,17 @@ _COMMANDS: Final = {
 _NETLINK_GENERIC: Final = "16"
 
 
+def _preloaded(kind: str) -> list[str]:
+    """
+    Say what an agent needs on this kernel, see C{asymmetric.c}.
+
+    @param kind: which agent.
+    @return: the beginning of its command.
+    """
+    library = Path("/usr/local/lib/lab/asymmetric.so")
+    return ["env", f"LD_PRELOAD={library}"] if kind == TLSHD and library.exists() else []
+
+
 @dataclass(frozen=True, slots=True)
 class HandshakeLine:
     """
@@ -104,6 +115,7 @@ class Agent:
         self._log = LOGS / f"{self.name}.log"
         with self._log.open("wb") as log:
             self.process = host.start(
+                *_preloaded(kind),
                 *_COMMANDS[kind],
                 str(self.configurationFile),
                 stdout=log,

@@ -1,0 +1,141 @@
+"""A reactor in the test's hand: its time and its turns pass when the test says so."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from ktlsagent.interfaces import IAgentReactor
+
+_TURNS = 1000
+
+
+class TurnThreadPool(ThreadPool):
+    """A pool without threads: what it is given runs in a later turn of the reactor."""
+
+    def __init__(self, reactor: TurnReactor) -> None:
+        """
+        @param reactor: gives the turns.
+        """
+        super().__init__(0, 0)
+        self._reactor = reactor
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], object] | None,
+        func: Callable[..., Any],
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        """
+        See L{ThreadPool.callInThreadWithCallback}.
+        """
+        self._reactor.callLater(0, self._run, onResult, func, args, kw)
+
+    @staticmethod
+    def _run(
+        onResult: Callable[[bool, Any], object] | None,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+    ) -> None:
+        try:
+            result, success = func(*args, **kw), True
+        except Exception:  # noqa: BLE001 - as the real pool does
+            result, success = Failure(), False
+        if onResult is not None:
+            onResult(success, result)
+
+
+@implementer(IAgentReactor)
+class TurnReactor(Clock):
+    """
+    A clock that stands still, real descriptors, and threads that are none.
+
+    @ivar readers: who waits to read.
+    @ivar writers: who waits to write.
+    @ivar threadPool: runs in turns of the reactor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[IReadDescriptor] = []
+        self.writers: list[IWriteDescriptor] = []
+        self.threadPool = TurnThreadPool(self)
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        if reader not in self.readers:
+            self.readers.append(reader)
+
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        if writer not in self.writers:
+            self.writers.append(writer)
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        if writer in self.writers:
+            self.writers.remove(writer)
+
+    def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
+        removed: list[IReadDescriptor | IWriteDescriptor] = [*self.readers, *self.writers]
+        self.readers, self.writers = [], []
+        return removed
+
+    def getReaders(self) -> list[IReadDescriptor]:
+        return list(self.readers)
+
+    def getWriters(self) -> list[IWriteDescriptor]:
+        return list(self.writers)
+
+    def getThreadPool(self) -> ThreadPool:
+        return self.threadPool
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        """There are no threads."""
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:  # noqa: A002 - the interface's name
+        self.callLater(0, callable, *args, **kwargs)
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:  # noqa: A002 - the interface's name
+        self.callLater(0, callable, *args, **kwargs)
+
+    def turn(self, seconds: float = 0.0) -> bool:
+        """
+        Take one turn: run what is due, then serve the descriptors that are
+        ready, without waiting for any.
+
+        @param seconds: how much time passes before.
+        @return: whether there was anything to do.
+        """
+        now = self.seconds() + seconds
+        due = [call for call in self.getDelayedCalls() if call.getTime() <= now]
+        self.advance(seconds)
+        readable, writable, _ = select.select(self.readers, self.writers, [], 0)
+        for reader in readable:
+            if reader in self.readers:
+                reader.doRead()
+        for writer in writable:
+            if writer in self.writers:
+                writer.doWrite()
+        return bool(due or readable or writable)
+
+    def settle(self) -> None:
+        """
+        Take turns until there is nothing left to do at this time.
+
+        @raise AssertionError: if there is no end to it.
+        """
+        for _turn in range(_TURNS):
+            if not self.turn():
+                return
+        raise AssertionError(f"still busy after {_TURNS} turns")

@@ -1,0 +1,156 @@
+"""Tests of L{ktlsagent.protocols.record}."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import PeerMisbehaved
+from ktlsagent.protocols.record import (
+    HEADER_LENGTH,
+    MAXIMUM_FRAGMENT,
+    AlertDescription,
+    RecordReader,
+    alertName,
+    fragmentLength,
+    plainAlert,
+    splitRecords,
+)
+
+CHANGE_CIPHER_SPEC = bytes.fromhex("140303000101")
+"""RFC 8446, appendix D.4."""
+
+HANDSHAKE = bytes.fromhex("160303000401000000")
+APPLICATION_DATA = bytes.fromhex("1703030002") + b"ab"
+
+
+def _readAll(stream: bytes, chunk: int) -> list[bytes]:
+    """Read a stream as a transport does: never more than is wanted."""
+    reader = RecordReader()
+    records = []
+    while stream:
+        size = min(chunk, reader.wanted())
+        record = reader.feed(stream[:size])
+        stream = stream[size:]
+        if record is not None:
+            records.append(record)
+    return records
+
+
+class AlertTests(SynchronousTestCase):
+    """Tests of the alerts' names and of an alert without keys."""
+
+    def test_names(self) -> None:
+        """Alerts are named as in RFC 8446, section 6."""
+        self.assertEqual(alertName(45), "certificate_expired")
+        self.assertEqual(alertName(48), "unknown_ca")
+        self.assertEqual(alertName(0), "close_notify")
+
+    def test_unknownNumber(self) -> None:
+        """An alert without a name is called by its number."""
+        self.assertEqual(alertName(200), "alert_200")
+
+    def test_plainAlert(self) -> None:
+        """An alert without keys is one fatal record of two octets (RFC 8446, section 6)."""
+        self.assertEqual(
+            plainAlert(AlertDescription.UNEXPECTED_MESSAGE), bytes.fromhex("1503030002020a")
+        )
+
+
+class FragmentLengthTests(SynchronousTestCase):
+    """Tests of L{fragmentLength}."""
+
+    def test_everyType(self) -> None:
+        """The four record types of TLS 1.3 are accepted."""
+        for kind in (20, 21, 22, 23):
+            self.assertEqual(fragmentLength(bytes((kind, 3, 3, 1, 2))), 258)
+
+    def test_firstRecordOfAClient(self) -> None:
+        """A ClientHello's legacy version may be 0x0301 (RFC 8446, section 5.1)."""
+        self.assertEqual(fragmentLength(bytes.fromhex("1603010007")), 7)
+
+    def test_longest(self) -> None:
+        """A protected fragment may have 2^14 + 256 octets (RFC 8446, section 5.2)."""
+        self.assertEqual(MAXIMUM_FRAGMENT, 16640)
+        self.assertEqual(fragmentLength(bytes.fromhex("1703034100")), 16640)
+
+    def test_badLength(self) -> None:
+        """Empty fragments and too long ones are refused, with the length found."""
+        for header, length in (("1703034101", 16641), ("1603030000", 0), ("160303ffff", 65535)):
+            error = self.assertRaises(PeerMisbehaved, fragmentLength, bytes.fromhex(header))
+            self.assertEqual(error.code, "bad-record")
+            self.assertIn(str(length), error.reason)
+
+    def test_notTLS(self) -> None:
+        """Octets that begin no TLS record are refused and shown."""
+        for header in (b"GET /", bytes.fromhex("1803030001"), bytes.fromhex("1602000001")):
+            error = self.assertRaises(PeerMisbehaved, fragmentLength, header)
+            self.assertEqual(error.code, "not-tls")
+            self.assertIn(header.hex(" "), error.reason)
+
+
+class RecordReaderTests(SynchronousTestCase):
+    """Tests of L{RecordReader}."""
+
+    def test_wanted(self) -> None:
+        """First the header is wanted, then the fragment, then the next header."""
+        reader = RecordReader()
+        self.assertEqual(reader.wanted(), HEADER_LENGTH)
+        self.assertIsNone(reader.feed(HANDSHAKE[:2]))
+        self.assertEqual(reader.wanted(), 3)
+        self.assertIsNone(reader.feed(HANDSHAKE[2:5]))
+        self.assertEqual(reader.wanted(), 4)
+        self.assertIsNone(reader.feed(HANDSHAKE[5:6]))
+        self.assertEqual(reader.wanted(), 3)
+        self.assertEqual(reader.feed(HANDSHAKE[6:]), HANDSHAKE)
+        self.assertEqual(reader.wanted(), HEADER_LENGTH)
+
+    def test_anyChunks(self) -> None:
+        """However the stream is cut, the same records come out."""
+        records = [HANDSHAKE, CHANGE_CIPHER_SPEC, APPLICATION_DATA]
+        for chunk in (1, 2, 3, 5, 100):
+            self.assertEqual(_readAll(b"".join(records), chunk), records)
+
+    def test_nothing(self) -> None:
+        """Feeding nothing changes nothing."""
+        reader = RecordReader()
+        self.assertIsNone(reader.feed(b""))
+        self.assertEqual(reader.wanted(), HEADER_LENGTH)
+
+    def test_tooMuch(self) -> None:
+        """More than was wanted is a bug of the caller: it belongs to the kernel."""
+        reader = RecordReader()
+        self.assertRaises(ValueError, reader.feed, HANDSHAKE)
+        reader.feed(HANDSHAKE[:5])
+        self.assertRaises(ValueError, reader.feed, HANDSHAKE[5:] + b"\x17")
+
+    def test_longestRecord(self) -> None:
+        """The longest record is read whole."""
+        record = bytes.fromhex("1703034100") + bytes(16640)
+        self.assertEqual(_readAll(record, 4096), [record])
+
+    @given(st.binary(max_size=200), st.integers(1, 20))
+    def test_anyOctets(self, stream: bytes, chunk: int) -> None:
+        """Whatever the peer sends, only L{PeerMisbehaved} comes out, and no octet is lost."""
+        try:
+            records = _readAll(stream, chunk)
+        except PeerMisbehaved:
+            return
+        self.assertTrue(stream.startswith(b"".join(records)))
+
+
+class SplitRecordsTests(SynchronousTestCase):
+    """Tests of L{splitRecords}."""
+
+    def test_records(self) -> None:
+        """Output is cut at the ends of its records."""
+        self.assertEqual(splitRecords(b""), [])
+        self.assertEqual(
+            splitRecords(HANDSHAKE + CHANGE_CIPHER_SPEC), [HANDSHAKE, CHANGE_CIPHER_SPEC]
+        )
+
+    def test_everyTruncation(self) -> None:
+        """A cut record is not passed over."""
+        for end in range(1, len(HANDSHAKE)):
+            self.assertRaises(ValueError, splitRecords, APPLICATION_DATA + HANDSHAKE[:end])

@@ -1,0 +1,318 @@
+"""
+Tests of L{ktlsagent.protocols.handshakefamily} against octets made by hand
+after C{include/uapi/linux/handshake.h} and C{net/handshake/tlshd.c}.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import NetlinkError
+from ktlsagent.protocols.handshakefamily import (
+    BASE_DONE_ATTRIBUTES,
+    AuthMode,
+    HandshakeRequest,
+    MessageType,
+    encodeAccept,
+    encodeDone,
+    findDescriptor,
+    parseAccept,
+)
+from ktlsagent.protocols.netlink import Message
+
+FAMILY = 28
+
+# HANDSHAKE_A_ACCEPT_*
+SOCKFD = 1
+MESSAGE_TYPE = 3
+TIMEOUT = 4
+AUTH_MODE = 5
+PEER_IDENTITY = 6
+CERTIFICATE = 0x8007
+"""With NLA_F_NESTED, as C{nla_nest_start} sets it."""
+PEERNAME = 8
+KEYRING = 9
+
+# HANDSHAKE_A_X509_*
+X509_CERT = 1
+X509_PRIVKEY = 2
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Build a C{struct nlattr} with its payload and padding."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def u32(kind: int, value: int) -> bytes:
+    """Build a C{u32} attribute."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def s32(kind: int, value: int) -> bytes:
+    """Build an C{s32} attribute."""
+    return attribute(kind, struct.pack("=i", value))
+
+
+def reply(*attributes: bytes) -> Message:
+    """Build a reply to ACCEPT: HANDSHAKE_CMD_ACCEPT is 2, the family's version 1."""
+    body = struct.pack("=BBH", 2, 1, 0) + b"".join(attributes)
+    data = struct.pack("=IHHII", 16 + len(body), FAMILY, 0, 5, 4711) + body
+    return Message(FAMILY, 0, 5, data)
+
+
+NFS_CLIENT = (
+    s32(SOCKFD, 9),
+    u32(MESSAGE_TYPE, 1),
+    attribute(PEERNAME, b"server.lab\0"),
+    u32(AUTH_MODE, 3),
+)
+
+NVME_HOST = (
+    s32(SOCKFD, 11),
+    u32(MESSAGE_TYPE, 1),
+    u32(TIMEOUT, 10000),
+    u32(KEYRING, 0x1F2E3D4C),
+    u32(AUTH_MODE, 2),
+    u32(PEER_IDENTITY, 0x2A5DAC73),
+)
+
+
+class RequestTests(SynchronousTestCase):
+    """Tests of L{parseAccept}."""
+
+    def test_nfsClient(self) -> None:
+        """A mount with C{xprtsec=mtls} has a name and wants certificates."""
+        self.assertEqual(
+            parseAccept(reply(*NFS_CLIENT)),
+            HandshakeRequest(9, MessageType.CLIENTHELLO, AuthMode.X509, peerName=b"server.lab"),
+        )
+
+    def test_anonymousNFSClient(self) -> None:
+        """A mount with C{xprtsec=tls} wants no certificate of ours."""
+        request = parseAccept(
+            reply(
+                s32(SOCKFD, 9),
+                u32(MESSAGE_TYPE, 1),
+                attribute(PEERNAME, b"10.0.0.2\0"),
+                u32(AUTH_MODE, 1),
+            )
+        )
+        self.assertEqual(
+            request,
+            HandshakeRequest(9, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"10.0.0.2"),
+        )
+
+    def test_nfsClientWithKeys(self) -> None:
+        """A mount with C{cert_serial=} and C{privkey_serial=} has a nest of both."""
+        nest = attribute(CERTIFICATE, s32(X509_CERT, 77) + s32(X509_PRIVKEY, 78))
+        request = parseAccept(reply(*NFS_CLIENT, nest))
+        self.assertEqual((request.certificate, request.privateKey), (77, 78))
+
+    def test_nestWithoutItsFlag(self) -> None:
+        """A nest is one without NLA_F_NESTED as well."""
+        nest = attribute(7, s32(X509_CERT, 77) + s32(X509_PRIVKEY, 78))
+        request = parseAccept(reply(*NFS_CLIENT, nest))
+        self.assertEqual((request.certificate, request.privateKey), (77, 78))
+
+    def test_halfANest(self) -> None:
+        """One serial without the other, or a serial of 0, is no serial."""
+        request = parseAccept(reply(*NFS_CLIENT, attribute(CERTIFICATE, s32(X509_CERT, 77))))
+        self.assertEqual((request.certificate, request.privateKey), (77, None))
+        request = parseAccept(
+            reply(*NFS_CLIENT, attribute(CERTIFICATE, s32(X509_CERT, 0) + s32(X509_PRIVKEY, 5)))
+        )
+        self.assertEqual((request.certificate, request.privateKey), (None, 5))
+        request = parseAccept(reply(*NFS_CLIENT, attribute(CERTIFICATE, b"")))
+        self.assertEqual((request.certificate, request.privateKey), (None, None))
+
+    def test_nfsServer(self) -> None:
+        """A server says nothing but that it wants certificates."""
+        self.assertEqual(
+            parseAccept(reply(s32(SOCKFD, 0), u32(MESSAGE_TYPE, 2), u32(AUTH_MODE, 3))),
+            HandshakeRequest(0, MessageType.SERVERHELLO, AuthMode.X509),
+        )
+
+    def test_nvmeHost(self) -> None:
+        """An NVMe host has a deadline, a keyring and one identity."""
+        self.assertEqual(
+            parseAccept(reply(*NVME_HOST)),
+            HandshakeRequest(
+                11,
+                MessageType.CLIENTHELLO,
+                AuthMode.PSK,
+                timeoutMilliseconds=10000,
+                peerIdentities=(0x2A5DAC73,),
+                keyring=0x1F2E3D4C,
+            ),
+        )
+
+    def test_nvmeTarget(self) -> None:
+        """An NVMe target's one identity is 0; keyring serials are unsigned."""
+        self.assertEqual(
+            parseAccept(
+                reply(
+                    s32(SOCKFD, 12),
+                    u32(MESSAGE_TYPE, 2),
+                    u32(TIMEOUT, 10000),
+                    u32(KEYRING, 0xFFFFFFFE),
+                    u32(AUTH_MODE, 2),
+                    u32(PEER_IDENTITY, 0),
+                )
+            ),
+            HandshakeRequest(
+                12,
+                MessageType.SERVERHELLO,
+                AuthMode.PSK,
+                timeoutMilliseconds=10000,
+                peerIdentities=(0,),
+                keyring=0xFFFFFFFE,
+            ),
+        )
+
+    def test_severalIdentities(self) -> None:
+        """Identities are repeated, and keep their order."""
+        request = parseAccept(reply(*NVME_HOST, *(u32(PEER_IDENTITY, n) for n in (3, 1, 2))))
+        self.assertEqual(request.peerIdentities, (0x2A5DAC73, 3, 1, 2))
+
+    def test_unknownAttributes(self) -> None:
+        """Attributes of future kernels are skipped; two series claim number 10."""
+        unknown = (u32(10, 1), attribute(11, b"x"), attribute(0x8000 | 200, u32(1, 9)))
+        self.assertEqual(
+            parseAccept(reply(*unknown, *NFS_CLIENT, *unknown)), parseAccept(reply(*NFS_CLIENT))
+        )
+
+    def test_unknownNumbers(self) -> None:
+        """Message types and modes of future kernels are kept, for the policy to refuse."""
+        request = parseAccept(reply(s32(SOCKFD, 9), u32(MESSAGE_TYPE, 3), u32(AUTH_MODE, 4)))
+        self.assertEqual((request.messageType, request.authMode), (3, 4))
+
+    def test_missingNumbers(self) -> None:
+        """Without type and mode both are 0, which is C{UNSPEC}."""
+        self.assertEqual(parseAccept(reply(s32(SOCKFD, 9))), HandshakeRequest(9, 0, 0))
+
+    def test_peerNameIsNotUTF8(self) -> None:
+        """A name is octets: nobody says that an operator typed UTF-8."""
+        request = parseAccept(reply(s32(SOCKFD, 9), attribute(PEERNAME, b"b\xfccher\0")))
+        self.assertEqual(request.peerName, b"b\xfccher")
+
+    def test_peerNameWithoutNul(self) -> None:
+        """A name need not end in NUL, and may be empty."""
+        request = parseAccept(reply(s32(SOCKFD, 9), attribute(PEERNAME, b"abcd")))
+        self.assertEqual(request.peerName, b"abcd")
+        request = parseAccept(reply(s32(SOCKFD, 9), attribute(PEERNAME, b"\0")))
+        self.assertEqual(request.peerName, b"")
+
+
+class MalformedTests(SynchronousTestCase):
+    """Tests of L{parseAccept} and L{findDescriptor} with replies that cannot be read."""
+
+    def assertMalformed(self, message: Message, descriptor: int | None) -> None:
+        """Check that a reply is malformed, and which descriptor is found in it."""
+        error = self.assertRaises(NetlinkError, parseAccept, message)
+        self.assertEqual(error.errno, errno.EBADMSG)
+        self.assertIn("ACCEPT", str(error))
+        self.assertEqual(findDescriptor(message), descriptor)
+
+    def test_withoutDescriptor(self) -> None:
+        """A reply without a descriptor is none."""
+        self.assertMalformed(reply(*NFS_CLIENT[1:]), None)
+        self.assertMalformed(reply(), None)
+
+    def test_shortAttribute(self) -> None:
+        """The descriptor is found beside a number that is too short."""
+        self.assertMalformed(reply(s32(SOCKFD, 9), attribute(AUTH_MODE, b"")), 9)
+        self.assertMalformed(reply(s32(SOCKFD, 9), attribute(PEER_IDENTITY, b"")), 9)
+
+    def test_attributeWithoutLength(self) -> None:
+        """An attribute of length 0 does not hide the descriptor, nor stop the search."""
+        message = reply(bytes(4), attribute(MESSAGE_TYPE, b"\1\0"), s32(SOCKFD, 9))
+        self.assertEqual(findDescriptor(message), 9)
+
+    def test_shortDescriptor(self) -> None:
+        """Half a descriptor is none."""
+        self.assertEqual(findDescriptor(reply(attribute(SOCKFD, b""))), None)
+
+    def test_negativeDescriptor(self) -> None:
+        """The search reads the descriptor as signed, as the kernel writes it."""
+        self.assertEqual(findDescriptor(reply(s32(SOCKFD, -1))), -1)
+
+    def test_readableReplies(self) -> None:
+        """The search finds in a good reply what the decoder finds."""
+        for attributes in (NFS_CLIENT, NVME_HOST, NFS_CLIENT[::-1]):
+            message = reply(*attributes)
+            self.assertEqual(findDescriptor(message), parseAccept(message).descriptor)
+
+    def test_everyTruncation(self) -> None:
+        """Wherever a reply is cut behind its descriptor, the descriptor is found."""
+        whole = reply(*NVME_HOST).data
+        for end in range(16, len(whole)):
+            message = Message(FAMILY, 0, 5, struct.pack("=I", end) + whole[4:end])
+            self.assertEqual(findDescriptor(message), 11 if end >= 28 else None)
+            try:
+                self.assertEqual(parseAccept(message).descriptor, 11)
+            except NetlinkError as error:
+                self.assertEqual(error.errno, errno.EBADMSG)
+
+    @given(st.binary(max_size=120))
+    def test_anyOctets(self, attributes: bytes) -> None:
+        """Whatever the attributes, only L{NetlinkError} is raised, and the search ends."""
+        message = reply(attributes)
+        self.assertIsInstance(findDescriptor(message), int | None)
+        self.checkTypes(message)
+
+    @given(st.data())
+    def test_anyChange(self, data: st.DataObject) -> None:
+        """Whatever is changed in a good reply, only L{NetlinkError} is raised."""
+        nest = attribute(CERTIFICATE, s32(X509_CERT, 77) + s32(X509_PRIVKEY, 78))
+        octets = bytearray(reply(*NVME_HOST, *NFS_CLIENT[2:], nest).data)
+        for position in data.draw(st.lists(st.integers(16, len(octets) - 1), max_size=6)):
+            octets[position] = data.draw(st.integers(0, 255))
+        self.checkTypes(Message(FAMILY, 0, 5, bytes(octets)))
+
+    def checkTypes(self, message: Message) -> None:
+        """Check that what can be read has the types that are promised."""
+        try:
+            request = parseAccept(message)
+        except NetlinkError:
+            return
+        self.assertIsInstance(request.descriptor, int)
+        self.assertIsInstance(request.messageType, int)
+        self.assertIsInstance(request.authMode, int)
+        self.assertIsInstance(request.timeoutMilliseconds, int | None)
+        self.assertIsInstance(request.peerName, bytes | None)
+        self.assertTrue(all(isinstance(serial, int) for serial in request.peerIdentities))
+        self.assertIsInstance(request.certificate, int | None)
+        self.assertIsInstance(request.privateKey, int | None)
+        self.assertIsInstance(request.keyring, int | None)
+
+
+class EncodeTests(SynchronousTestCase):
+    """Tests of L{encodeAccept} and L{encodeDone}."""
+
+    def test_accept(self) -> None:
+        """ACCEPT has the handler class tlshd (2: 1) and asks for no ACK."""
+        body = struct.pack("=BBH", 2, 1, 0) + u32(2, 1)
+        header = struct.pack("=IHHII", 28, FAMILY, 1, 5, 0)
+        self.assertEqual(encodeAccept(FAMILY, 5), header + body)
+
+    def test_done(self) -> None:
+        """DONE has status and descriptor, and asks for an ACK (NLM_F_REQUEST | NLM_F_ACK: 5)."""
+        body = struct.pack("=BBH", 3, 1, 0) + u32(1, errno.EACCES) + s32(2, 9)
+        header = struct.pack("=IHHII", 36, FAMILY, 5, 6, 0)
+        self.assertEqual(encodeDone(FAMILY, 6, descriptor=9, status=errno.EACCES), header + body)
+
+    def test_remoteAuth(self) -> None:
+        """Each serial that the peer authenticated as is an attribute of its own (3)."""
+        done = encodeDone(FAMILY, 6, descriptor=9, status=0, remoteAuth=(7, 0xFFFFFFFF))
+        body = struct.pack("=BBH", 3, 1, 0) + u32(1, 0) + s32(2, 9) + u32(3, 7)
+        body += u32(3, 0xFFFFFFFF)
+        self.assertEqual(done, struct.pack("=IHHII", 52, FAMILY, 5, 6, 0) + body)
+
+    def test_baseAttributes(self) -> None:
+        """What DONE takes everywhere are the attributes 1 to 3."""
+        self.assertEqual(BASE_DONE_ATTRIBUTES, {1, 2, 3})

@@ -79,21 +79,6 @@ class ReferenceName:
         return self.text if self.address is None else None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """
-    What to do with a request.
-
-    @ivar parameters: how to run the handshake.
-    @ivar refusal: why it will fail, if that is known beforehand.  The
-        handshake is run all the same, so that the peer gets an alert and does
-        not try again for minutes.
-    """
-
-    parameters: TLSParameters
-    refusal: RequestRefused | None = None
-
-
 def roleOf(request: HandshakeRequest) -> Role | None:
     """
     Say which side the kernel wants us to be.
@@ -242,7 +227,7 @@ def judgeClient(_certificate: x509.Certificate) -> PeerRejected | None:
     return None
 
 
-def plan(request: HandshakeRequest, contexts: ContextSet) -> Plan:
+def plan(request: HandshakeRequest, contexts: ContextSet) -> TLSParameters:
     """
     Decide what to do with a request.
 
@@ -278,7 +263,7 @@ def plan(request: HandshakeRequest, contexts: ContextSet) -> Plan:
     )
 
 
-def _planServer(contexts: ContextSet) -> Plan:
+def _planServer(contexts: ContextSet) -> TLSParameters:
     refusal = None
     if not contexts.server.hasCertificate:
         refusal = RequestRefused(
@@ -286,10 +271,10 @@ def _planServer(contexts: ContextSet) -> Plan:
             "expected a certificate of our own to be a server with, found none; set "
             "x509.certificate and x509.private_key in [authenticate.server]",
         )
-    return Plan(TLSParameters(Role.SERVER, contexts.server, None, judgeClient), refusal)
+    return TLSParameters(Role.SERVER, contexts.server, None, judgeClient, refusal)
 
 
-def _planClient(request: HandshakeRequest, context: TLSContext) -> Plan:
+def _planClient(request: HandshakeRequest, context: TLSContext) -> TLSParameters:
     if not request.peerName:
         raise RequestRefused(
             "no-name",
@@ -297,13 +282,11 @@ def _planClient(request: HandshakeRequest, context: TLSContext) -> Plan:
             "can tell whether the certificate is the right one",
         )
     reference = referenceName(request.peerName)
-    return Plan(
-        TLSParameters(
-            Role.CLIENT,
-            context,
-            reference.serverName,
-            lambda certificate: judgeServer(reference, certificate),
-        )
+    return TLSParameters(
+        Role.CLIENT,
+        context,
+        reference.serverName,
+        lambda certificate: judgeServer(reference, certificate),
     )
 
 

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent import policy
-from ktlsagent.errors import DeadlineExpired, HandshakeError, NetlinkError, statusOf
+from ktlsagent.errors import DeadlineExpired, NetlinkError, statusOf
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.ledger import Ledger
@@ -140,8 +140,7 @@ class RequestHandler:
     ) -> EstablishedSession:
         """Plan the handshake, run it against its deadline, and have its keys installed."""
         report.connected(transport)
-        plan = policy.plan(request, contexts)
-        engine = report.engine = TLSEngine(plan.parameters)
+        engine = report.engine = TLSEngine(policy.plan(request, contexts))
         handover = Handover(self.kernelTLS, transport.socket)
         protocol = HandshakeProtocol(engine, handover, lambda step: self.steps.add(deadline, step))
         transport.connect(protocol)
@@ -151,10 +150,6 @@ class RequestHandler:
         )
         try:
             session = await handover.finished
-        except HandshakeError:
-            if plan.refusal is not None:
-                raise plan.refusal from None
-            raise
         finally:
             self.ledger.timers -= 1
             if timer.active():

@@ -29,7 +29,13 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
-from ktlsagent.protocols.record import AlertDescription, ContentType, alertName, splitRecords
+from ktlsagent.protocols.record import (
+    AlertDescription,
+    ContentType,
+    alertName,
+    plainAlert,
+    splitRecords,
+)
 from ktlsagent.protocols.session import Direction, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     V_HOSTNAME_MISMATCH,
@@ -56,12 +62,16 @@ class TLSParameters:
     @ivar serverName: the name to send in C{server_name}, for a client.
     @ivar judge: the verdict on the peer's own certificate.  It is asked in
         mid-handshake, because the alert has to leave before the session is up.
+    @ivar refusal: why a server will not serve anybody, if so.  Its clients
+        are told by an alert: one whose connection is only closed tries again
+        for minutes.
     """
 
     role: Role
     context: TLSContext
     serverName: str | None
     judge: Judge
+    refusal: HandshakeError | None = None
 
 
 class EngineState(Enum):
@@ -108,6 +118,7 @@ class TLSEngine:
         self.alertReceived: int | None = None
         self._role = parameters.role
         self._judgePeer = parameters.judge
+        self._refusal = parameters.refusal
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
@@ -140,6 +151,10 @@ class TLSEngine:
         """
         if self.state is not EngineState.NEED_RECORD:
             raise ValueError("a record after the end of the handshake")
+        if self._refusal is not None:
+            self._fail(self._refusal)
+            self.alertSent = AlertDescription.INTERNAL_ERROR
+            return plainAlert(AlertDescription.INTERNAL_ERROR)
         self._connection.bio_write(record)
         return self._step()
 

@@ -164,19 +164,36 @@ def parseAccept(message: Message) -> HandshakeRequest:
     with malformed("ACCEPT"):
         reply = acceptmsg(message.data)
         reply.decode()
-        nest = reply.get_attr("HANDSHAKE_A_ACCEPT_CERTIFICATE")
+        descriptor = _number(reply, "HANDSHAKE_A_ACCEPT_SOCKFD")
+        if descriptor is None:
+            raise ValueError("no descriptor")
+        nest = reply.get_attr("HANDSHAKE_A_ACCEPT_CERTIFICATE") or acceptmsg.x509()
         name = reply.get_attr("HANDSHAKE_A_ACCEPT_PEERNAME")
+        identities = reply.get_attrs("HANDSHAKE_A_ACCEPT_PEER_IDENTITY")
         return HandshakeRequest(
-            descriptor=int(reply.get_attr("HANDSHAKE_A_ACCEPT_SOCKFD")),
-            messageType=reply.get_attr("HANDSHAKE_A_ACCEPT_MESSAGE_TYPE") or 0,
-            authMode=reply.get_attr("HANDSHAKE_A_ACCEPT_AUTH_MODE") or 0,
-            timeoutMilliseconds=reply.get_attr("HANDSHAKE_A_ACCEPT_TIMEOUT") or None,
+            descriptor=descriptor,
+            messageType=_number(reply, "HANDSHAKE_A_ACCEPT_MESSAGE_TYPE") or 0,
+            authMode=_number(reply, "HANDSHAKE_A_ACCEPT_AUTH_MODE") or 0,
+            timeoutMilliseconds=_number(reply, "HANDSHAKE_A_ACCEPT_TIMEOUT") or None,
             peerName=None if name is None else bytes(name).rstrip(b"\x00"),
-            peerIdentities=tuple(reply.get_attrs("HANDSHAKE_A_ACCEPT_PEER_IDENTITY")),
-            certificate=(nest and nest.get_attr("HANDSHAKE_A_X509_CERT")) or None,
-            privateKey=(nest and nest.get_attr("HANDSHAKE_A_X509_PRIVKEY")) or None,
-            keyring=reply.get_attr("HANDSHAKE_A_ACCEPT_KEYRING") or None,
+            peerIdentities=tuple(_requireNumber(serial) for serial in identities),
+            certificate=_number(nest, "HANDSHAKE_A_X509_CERT") or None,
+            privateKey=_number(nest, "HANDSHAKE_A_X509_PRIVKEY") or None,
+            keyring=_number(reply, "HANDSHAKE_A_ACCEPT_KEYRING") or None,
         )
+
+
+def _number(message: nla, name: str) -> int | None:
+    """Get a number from a message or a nest, C{None} if it is not there."""
+    value = message.get_attr(name)
+    return None if value is None else _requireNumber(value)
+
+
+def _requireNumber(value: object) -> int:
+    """pyroute2 leaves an attribute that it cannot decode as octets."""
+    if not isinstance(value, int):
+        raise TypeError(f"a number of {value!r}")
+    return value
 
 
 def findDescriptor(message: Message) -> int | None:

@@ -1,0 +1,455 @@
+"""The story of a request, on a whole agent whose kernel is a fake."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+from twisted.logger import LogEvent, eventAsText
+
+from ktlsagent.errors import SessionUnusable
+from ktlsagent.policy import PEER_AUTHENTICATED
+from ktlsagent.protocols.cryptoinfo import packCryptoInfo
+from tests.support import certificates
+from tests.support.agent import AgentTestCase, openDescriptors
+from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509
+
+
+class ServerTests(AgentTestCase):
+    """The kernel asks for a server: nfsd."""
+
+    def test_clientWithoutCertificate(self) -> None:
+        """A client without a certificate gets a session that is not authenticated."""
+        self.start()
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertTrue(client.done)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, ()))
+        (session,) = self.kernelTLS.sessions
+        self.assertEqual((session.transmit.sequence, session.receive.sequence), (0, 0))
+        self.assertIsNone(session.peerCertificate)
+
+    def test_clientWithCertificate(self) -> None:
+        """A client whose certificate was verified is reported as authenticated."""
+        self.start()
+        upcall, client = self.serve(certificates.client())
+        self.run_(client)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (PEER_AUTHENTICATED,)))
+        (event,) = self.handshakes()
+        self.assertEqual(event["outcome"], "ok")
+        self.assertEqual(event["fingerprint"], certificates.client().fingerprint)
+        self.assertEqual(event["subject"], "CN=client.lab")
+
+    def test_clientOfUnknownAuthority(self) -> None:
+        """A client of a CA that is not trusted gets unknown_ca, and the log says whose it is."""
+        self.start()
+        upcall, client = self.serve(certificates.ofOtherAuthority())
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertIsNotNone(client.error)
+        self.assertIn("UNKNOWN_CA", str(client.error))
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "unknown-ca")
+        self.assertEqual(event["alert_sent"], "unknown_ca")
+        self.assertIn("Other CA", event["reason"])
+
+    def test_noCertificateConfigured(self) -> None:
+        """A server without a certificate says so, and the client is told at once."""
+        self.start(self.configuration())
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertIsNotNone(client.error)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "no-certificate")
+        self.assertEqual(event["alert_sent"], "internal_error")
+        self.assertIn("[authenticate.server]", event["reason"])
+
+    def test_olderClient(self) -> None:
+        """A client that offers TLS 1.2 at the most is told protocol_version."""
+        self.start()
+        upcall, client = self.serve()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        client.tls = context.wrap_bio(client._incoming, client._outgoing)
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.EACCES)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "protocol-version")
+        self.assertEqual(event["alert_sent"], "protocol_version")
+
+    def test_plainText(self) -> None:
+        """A peer that does not speak TLS is refused, and the log shows what it sent."""
+        self.start()
+        upcall, far = self.ask(SERVERHELLO)
+        far.send(b"\x80\x00\x00\x28RPC in the clear")
+        self.run_()
+        self.assertEqual(upcall.status, errno.EACCES)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "not-tls")
+        self.assertEqual(event["alert_sent"], "unexpected_message")
+        self.assertEqual(far.recv(100)[0], 21)
+
+    def test_closedConnectionIsAnsweredAtOnce(self) -> None:
+        """A client that goes away is reported at once: an nfsd thread waits."""
+        self.start()
+        upcall, far = self.ask(SERVERHELLO)
+        far.close()
+        self.run_()
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+        self.assertEqual(self.handshakes()[0]["code"], "connection-closed")
+
+    def test_deadline(self) -> None:
+        """A silent client is given up half a second before nfsd gives up."""
+        self.start()
+        upcall, _far = self.ask(SERVERHELLO)
+        self.run_()
+        self.reactor.turn(4.49)
+        self.assertIsNone(upcall.status)
+        self.reactor.turn(0.02)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "deadline")
+        self.assertIn("no record from it", event["reason"])
+
+    def test_deadlineInMidHandshake(self) -> None:
+        """The reason of a deadline says how far the peer has come."""
+        self.start()
+        upcall, client = self.serve()
+        client.turn()
+        self.run_()
+        self.reactor.turn(5)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+        self.assertIn("1 records from it", self.handshakes()[0]["reason"])
+
+    def test_kernelRefusesTheKeys(self) -> None:
+        """A session whose keys the kernel does not take is EIO, never success."""
+        self.start()
+        self.kernelTLS.refusal = SessionUnusable("ktls-refused", "expected TLS_RX, found EINVAL")
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EIO, ()))
+        self.assertEqual(self.handshakes()[0]["code"], "ktls-refused")
+
+    def test_bugInTheHandover(self) -> None:
+        """A bug is EIO for the kernel and a traceback for us."""
+        self.start()
+        self.kernelTLS.refusal = ZeroDivisionError("a bug")
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.EIO)
+        self.assertEqual(self.handshakes()[0]["code"], "internal-error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_kernelHasLostInterest(self) -> None:
+        """An answer that the kernel does not want any more is noted and no error."""
+        self.start()
+        upcall, client = self.serve()
+        client.turn()
+        self.reactor.turn()
+        self.kernel.upcalls.clear()
+        self.run_(client)
+        self.assertEqual(upcall.answers, [])
+        (event,) = self.handshakes()
+        self.assertIn("EBUSY", event["note"])
+        self.assertEqual(event["outcome"], "ok")
+
+
+class ClientTests(AgentTestCase):
+    """The kernel asks for a client: an NFS mount."""
+
+    def test_withoutCertificate(self) -> None:
+        """xprtsec=tls: the server is verified, and we show nothing."""
+        self.start()
+        upcall, server = self.connect(certificates.server())
+        self.run_(server)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (PEER_AUTHENTICATED,)))
+        (event,) = self.handshakes()
+        self.assertEqual(
+            (event["role"], event["mode"], event["name"]), ("client", "unauth", "server.lab")
+        )
+
+    def test_withCertificate(self) -> None:
+        """xprtsec=mtls: the server gets our certificate."""
+        self.start()
+        upcall, server = self.connect(certificates.server(), authMode=X509)
+        self.run_(server)
+        self.assertEqual(upcall.status, 0)
+        shown = server.tls.getpeercert()
+        assert shown is not None
+        self.assertEqual(shown["subject"], ((("commonName", "client.lab"),),))
+
+    def test_serverTicketsStayInTheSocket(self) -> None:
+        """What a server sends behind its Finished is not read: it is the kernel's."""
+        self.start()
+        upcall, server = self.connect(certificates.server())
+        self.run_(server)
+        self.assertEqual(upcall.status, 0)
+        left = upcall.socket.recv(2**16)
+        self.assertEqual(left[0], 23, "the tickets, whole, in application data records")
+        self.assertEqual(len(left), 2 * (5 + int.from_bytes(left[3:5], "big")))
+
+    def test_noCertificateConfigured(self) -> None:
+        """xprtsec=mtls without a certificate of our own is refused before anything is sent."""
+        self.start(self.configuration(certificates.server()))
+        upcall, far = self.ask(CLIENTHELLO, X509, peerName=b"server.lab")
+        self.run_()
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertRaises(BlockingIOError, far.recv, 1)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "no-certificate")
+
+    def test_noName(self) -> None:
+        """A client request without a name is refused."""
+        self.start()
+        upcall, _server = self.connect(certificates.server(), name=None)
+        self.run_()
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertEqual(self.handshakes()[0]["code"], "no-name")
+
+    def test_wrongName(self) -> None:
+        """A certificate for another name is refused with an alert, and both names are logged."""
+        self.start()
+        upcall, server = self.connect(certificates.server(), name=b"other.lab")
+        self.run_(server)
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertIn("BAD_CERTIFICATE", str(server.error))
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "name-mismatch")
+        self.assertEqual(event["alert_sent"], "bad_certificate")
+        self.assertIn("DNS:other.lab", event["reason"])
+        self.assertIn("DNS:server.lab", event["reason"])
+
+    def test_expired(self) -> None:
+        """An expired certificate is refused with certificate_expired and its date."""
+        self.start()
+        upcall, server = self.connect(certificates.expired(), name=b"expired.lab")
+        self.run_(server)
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertIn("CERTIFICATE_EXPIRED", str(server.error))
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "certificate-expired")
+        self.assertIn(
+            f"{certificates.expired().certificate.not_valid_after_utc:%Y-%m-%d}", event["reason"]
+        )
+
+    def test_alertFromTheServer(self) -> None:
+        """A server that refuses us is quoted."""
+        self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.run_()
+        far.recv(2**16)
+        far.send(bytes.fromhex("15 03 03 00 02 02 28"))
+        self.run_()
+        self.assertEqual(upcall.status, errno.EACCES)
+        (event,) = self.handshakes()
+        self.assertEqual(event["code"], "alert-handshake-failure")
+        self.assertEqual(event["alert_received"], "handshake_failure")
+
+    def test_unknownIdentityFromTheServer(self) -> None:
+        """The alert unknown_psk_identity ends an NVMe host's retries."""
+        self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.run_()
+        far.send(bytes.fromhex("15 03 03 00 02 02 73"))
+        self.run_()
+        self.assertEqual(upcall.status, errno.EKEYREJECTED)
+
+    def test_retryableAnswerIsHeldBack(self) -> None:
+        """ETIMEDOUT reaches the NFS client only after a second: it tries again without pause."""
+        agent = self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.run_()
+        far.close()
+        self.run_()
+        self.assertIsNone(upcall.status)
+        self.assertEqual(agent.ledger.timers, 1)
+        self.reactor.turn(0.9)
+        self.assertIsNone(upcall.status)
+        self.reactor.turn(0.1)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+
+    def test_holdingBackEndsBeforeTheDeadline(self) -> None:
+        """ETIMEDOUT is held back no longer than the kernel waits."""
+        self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.run_()
+        self.reactor.turn(9.2)
+        far.close()
+        self.run_()
+        self.reactor.turn(0.31)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+
+    def test_theKernelsOwnTimeout(self) -> None:
+        """A TIMEOUT in the request is the deadline."""
+        self.start()
+        upcall, _far = self.ask(
+            CLIENTHELLO, UNAUTH, peerName=b"server.lab", timeoutMilliseconds=3000
+        )
+        self.run_()
+        self.reactor.turn(2.51)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+
+    def test_peerThatResetsInMidHandshake(self) -> None:
+        """A reset is the peer's going away, not a bug."""
+        self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        self.run_()
+        self.reactor.turn(2)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+        self.assertEqual(self.handshakes()[0]["code"], "connection-lost")
+
+
+class OtherRequestTests(AgentTestCase):
+    """What the kernel may ask for besides."""
+
+    def test_presharedKey(self) -> None:
+        """A mode that is not supported is refused by name."""
+        self.start()
+        upcall, _far = self.ask(CLIENTHELLO, PSK, peerIdentities=(4711,))
+        self.run_()
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        (event,) = self.handshakes()
+        self.assertEqual((event["code"], event["mode"]), ("unsupported-mode", "psk"))
+
+    def test_keyringCertificate(self) -> None:
+        """A certificate from a keyring is refused with what to do."""
+        self.start()
+        upcall, _far = self.ask(CLIENTHELLO, X509, peerName=b"server.lab", certificate=7)
+        self.run_()
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        self.assertIn("cert_serial=", self.handshakes()[0]["reason"])
+
+    def test_messageTypeOfALaterKernel(self) -> None:
+        """A message type that nobody knows is refused, and answered."""
+        self.start()
+        upcall, _far = self.ask(17, 23)
+        self.run_()
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        self.assertEqual(self.handshakes()[0]["role"], "-")
+
+    def test_notTCP(self) -> None:
+        """A socket that is no TCP connection is refused with its protocol."""
+        self.start()
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        upcall = self.kernel.queue(near, SERVERHELLO, X509)
+        self.run_()
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        self.assertEqual(self.handshakes()[0]["code"], "not-tcp")
+
+    def test_malformedReplyIsAnswered(self) -> None:
+        """A reply that cannot be read is refused and its descriptor given back."""
+        self.start()
+        before = openDescriptors()
+        upcall, far = self.ask(SERVERHELLO, X509, more=b"\4\0\4\0")
+        self.run_()
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        self.assertTrue(any("cannot be read" in (eventAsText(e) or "") for e in self.events))
+        far.close()
+        upcall.socket.close()
+        self.assertEqual(openDescriptors() - before, set())
+
+    def test_keyringIsUnlinkedWithItsLastRequest(self) -> None:
+        """Two requests share a keyring; the link goes with the second one."""
+        agent = self.start()
+        first, farFirst = self.ask(SERVERHELLO, X509, keyring=99)
+        second, farSecond = self.ask(SERVERHELLO, X509, keyring=99)
+        self.run_()
+        self.assertEqual(agent.ledger.keyLinks, 1)
+        farFirst.close()
+        self.run_()
+        self.assertIsNotNone(first.status)
+        self.assertEqual(self.keyrings.linked(), [99])
+        farSecond.close()
+        self.run_()
+        self.assertIsNotNone(second.status)
+        self.assertEqual(self.keyrings.linked(), [])
+
+    def test_keyringThatCannotBeUnlinked(self) -> None:
+        """Trouble with a keyring is noted in the handshake's line."""
+        self.start()
+        self.keyrings.unlinkError = errno.EACCES
+        _upcall, far = self.ask(SERVERHELLO, X509, keyring=99)
+        far.close()
+        self.run_()
+        self.assertIn("keyring 99", self.handshakes()[0]["note"])
+        self.keyrings.unlinkError = None
+        self.keyrings.unlink(99)
+
+
+class GivingBackTests(AgentTestCase):
+    """What was lent is given back as it was."""
+
+    def test_socketOptionsAndFlags(self) -> None:
+        """TCP_NODELAY and the file status flags are as before, whatever they were."""
+        self.start()
+        for noDelay, blocking in ((0, True), (1, False)):
+            upcall, client = self.serve()
+            upcall.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, noDelay)
+            upcall.socket.setblocking(blocking)
+            self.run_(client)
+            self.assertEqual(upcall.status, 0)
+            found = upcall.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            self.assertEqual(bool(found), bool(noDelay))
+            self.assertEqual(upcall.socket.getblocking(), blocking)
+
+    def test_descriptors(self) -> None:
+        """Handshakes that go well, that fail and that expire leave no descriptor behind."""
+        self.start()
+        before = openDescriptors()
+        asked = [self.serve(), self.serve(certificates.ofOtherAuthority())]
+        self.run_(*(client for _upcall, client in asked))
+        silent, far = self.ask(SERVERHELLO)
+        self.run_()
+        self.reactor.turn(5)
+        for upcall, client in asked:
+            upcall.socket.close()
+            client._connection.close()
+        silent.socket.close()
+        far.close()
+        self.assertEqual(openDescriptors() - before, set())
+
+
+class SecrecyTests(AgentTestCase):
+    """No key material anywhere."""
+
+    def test_nothingSecretIsLoggedOrShown(self) -> None:
+        """Every event and every repr of good and bad handshakes is free of secrets."""
+        agent = self.start()
+        shown: list[str] = []
+        for peer in (None, certificates.client(), certificates.ofOtherAuthority()):
+            upcall, client = self.serve(peer)
+            self.run_(client)
+            shown.append(repr(upcall))
+        for name in (b"server.lab", b"other.lab"):
+            _upcall, server = self.connect(certificates.server(), name=name)
+            self.run_(server)
+        self.kernelTLS.refusal = ZeroDivisionError("a bug")
+        _upcall, client = self.serve()
+        self.run_(client)
+        shown += [str(error) for error in self.flushLoggedErrors(ZeroDivisionError)]
+        shown += [repr(agent.__dict__), repr(self.kernelTLS.sessions)]
+        shown += [self._render(event) for event in self.events]
+        text = "\n".join(shown)
+        for session in self.kernelTLS.sessions:
+            for direction in (session.transmit, session.receive):
+                info = packCryptoInfo(session.suite, direction.keys, 0)
+                for secret in (direction.keys.key, direction.keys.iv, info):
+                    for form in (secret.hex(), repr(secret)[2:-1], secret.hex(" ")):
+                        self.assertNotIn(form, text)
+        for credentials in (certificates.server(), certificates.client()):
+            number = credentials.key.private_numbers().private_value
+            for form in (str(number), f"{number:x}", credentials.keyPEM.decode().splitlines()[1]):
+                self.assertNotIn(form, text)
+        self.assertGreater(len(self.kernelTLS.sessions), 2)
+
+    @staticmethod
+    def _render(event: LogEvent) -> str:
+        return (eventAsText(event) or "") + repr(sorted(event.items(), key=lambda item: item[0]))

@@ -1,0 +1,322 @@
+"""The service: start, drain, reload, stop, and what it says."""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import eventAsText
+from twisted.python.failure import Failure
+
+from ktlsagent.config import AgentConfig, RoleConfig
+from ktlsagent.errors import AgentError, ConfigError, StartError
+from ktlsagent.service import AgentService
+from tests.support import certificates
+from tests.support.agent import AgentTestCase
+from tests.support.fakekernel import SERVERHELLO
+
+
+class ServiceTestCase(AgentTestCase):
+    """Tests that look at what the service says."""
+
+    def said(self, part: str) -> list[str]:
+        """
+        Find what was logged.
+
+        @param part: a part of the text.
+        @return: the texts with that part.
+        """
+        return [text for event in self.events if part in (text := eventAsText(event) or "")]
+
+
+class StartTests(ServiceTestCase):
+    """Starting."""
+
+    def test_saysThatItIsReady(self) -> None:
+        """A start ends with one line: the version and the suites that the kernel takes."""
+        self.kernelTLS.suites = frozenset({"TLS_AES_128_GCM_SHA256"})
+        self.start()
+        (line,) = self.said("ready")
+        self.assertIn("kTLS takes TLS_AES_128_GCM_SHA256", line)
+        self.assertNotIn("CHACHA20", line)
+        self.assertTrue(self.keyrings.created)
+
+    def test_saysWhatIsConfigured(self) -> None:
+        """The files of both roles and all notices are logged."""
+        self.start(self.configuration(certificates.server(), notices=("a notice",)))
+        self.assertEqual(len(self.said("trust store")), 2)
+        self.assertEqual(len(self.said("certificate none")), 1)
+        self.assertEqual(len(self.said("a notice")), 1)
+
+    def test_takesWhatIsPending(self) -> None:
+        """Requests that came before the agent are served."""
+        upcall, client = self.serve()
+        self.start()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_noFamily(self) -> None:
+        """A kernel without the family is a reason not to start, and what to do is said."""
+        self.kernel.hasFamily = False
+        error = self.assertRaises(StartError, self.agent(AgentConfig()).startService)
+        self.assertIn("CONFIG_NET_HANDSHAKE", str(error))
+        self.assertEqual(self.kernel.sockets, [])
+
+    def test_noPrivilege(self) -> None:
+        """Without CAP_NET_ADMIN the agent does not start, and leaves the group."""
+        self.kernel.privileged = False
+        error = self.assertRaises(StartError, self.agent(self.configuration()).startService)
+        self.assertIn("CAP_NET_ADMIN", str(error))
+        self.assertEqual(self.kernel.sockets, [])
+
+    def test_noKernelTLS(self) -> None:
+        """Without kTLS the agent does not start, and nobody thinks it is there."""
+        self.kernelTLS.unavailable = StartError("no kTLS")
+        self.assertRaises(StartError, self.agent(self.configuration()).startService)
+        self.assertEqual(self.kernel.sockets, [])
+
+    def test_badConfiguration(self) -> None:
+        """Files that are missing are a reason not to start."""
+        config = AgentConfig(client=RoleConfig(truststore="/missing"))
+        error = self.assertRaises(ConfigError, self.agent(config).startService)
+        self.assertIn("/missing", str(error))
+        self.assertEqual(self.kernel.sockets, [])
+
+    def test_anotherAgent(self) -> None:
+        """A second listener is named, and the agent works beside it."""
+        other = self.kernel.socket()
+        other.join(self.kernel.groups["tlshd"])
+        self.addCleanup(other.close)
+        self.start()
+        (line,) = self.said("another handshake agent")
+        self.assertIn(str(other.portId()), line)
+
+    def test_insideAnotherProgram(self) -> None:
+        """The agent starts and stops with its parent."""
+        agent = self.agent(self.configuration())
+        parent = MultiService()
+        agent.setServiceParent(parent)
+        parent.startService()
+        self.assertTrue(agent.running)
+        self.successResultOf(parent.stopService())
+        self.assertFalse(agent.running)
+
+    def test_defaultSeams(self) -> None:
+        """Without seams the agent is that of the running kernel; nothing is opened yet."""
+        agent = AgentService(self.reactor, AgentConfig())
+        self.assertFalse(agent.running)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self._same(agent))), None)
+
+    async def _same(self, agent: AgentService) -> None:
+        """Reading again without a function gives the same configuration."""
+        self.assertEqual(agent._reread(), AgentConfig())
+
+
+class DrainTests(ServiceTestCase):
+    """Taking requests."""
+
+    def test_allAreTakenBeforeAnyWork(self) -> None:
+        """Every pending request is accepted before a step of cryptography runs."""
+        agent = self.start()
+        asked = [self.serve() for _number in range(20)]
+        for _upcall, client in asked:
+            client.turn()
+        self.reactor.turn()
+        self.assertEqual(agent.ledger.accepted, 20)
+        self.assertEqual(self.kernelTLS.sessions, [])
+        self.run_(*(client for _upcall, client in asked))
+        self.assertEqual([upcall.status for upcall, _client in asked], [0] * 20)
+
+    def test_lostHints(self) -> None:
+        """After ENOBUFS everything pending is taken."""
+        self.start()
+        self.kernel.loseHints()
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_requestThatCannotBeHandedOver(self) -> None:
+        """A request that the kernel ends itself does not keep the next ones from being served."""
+
+        def refuse(serial: int) -> None:
+            raise OSError(errno.EACCES, "no link permission")
+
+        self.kernel._linkKeyring = refuse
+        self.start()
+        lost, _far = self.ask(SERVERHELLO, keyring=99)
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual((lost.status, upcall.status), (errno.EIO, 0))
+        self.assertEqual(len(self.said("could not hand a request over")), 1)
+
+    def test_endlessRefusals(self) -> None:
+        """Refusals without end do not hold the reactor up."""
+        self.start()
+
+        def refuse(datagrams: list[bytes]) -> list[bytes]:
+            return [
+                data[:16] + (-errno.ENOMEM).to_bytes(4, "little", signed=True) + data[20:]
+                for data in datagrams
+            ]
+
+        self.kernel.filter = refuse
+        self.kernel.announce()
+        self.reactor.turn()
+        self.assertEqual(len(self.said("could not hand a request over")), 50)
+        self.kernel.filter = list
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_noFreeDescriptor(self) -> None:
+        """Without room for a descriptor requests stay with the kernel until there is some."""
+        self.start()
+        upcall, client = self.serve()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            self.reactor.turn()
+            self.reactor.turn(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(len(self.kernel.pending), 1)
+        self.assertEqual(len(self.said("no request is accepted for now")), 1)
+        self.reactor.turn(0.1)
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_noFreeDescriptorWhenStopped(self) -> None:
+        """An agent that has been stopped does not come back for requests."""
+        agent = self.start()
+        _upcall, _client = self.serve()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            self.reactor.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.successResultOf(self.stop(agent))
+        self.reactor.turn(1)
+        self.assertEqual(len(self.kernel.pending), 1)
+
+    def test_debugLines(self) -> None:
+        """loglevel=1 shows every request as it comes."""
+        self.start(self.configuration(certificates.server(), debugLevel=1))
+        _upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(len(self.said("accepted HandshakeRequest(")), 1)
+
+
+class FatalTests(ServiceTestCase):
+    """What the agent cannot go on after."""
+
+    def test_netlinkBreaks(self) -> None:
+        """Sockets that are of no use are fatal, once."""
+        fatal: list[AgentError] = []
+        self.start(fatal=fatal.append)
+        self.kernel.readError = errno.EIO
+        self.kernel.announce()
+        self.run_()
+        self.assertEqual(len(fatal), 1)
+        self.assertEqual(len(self.said("cannot go on")), 1)
+
+    def test_privilegeIsLost(self) -> None:
+        """An agent that may not accept any more is fatal; without a handler it is logged."""
+        self.start()
+        self.kernel.privileged = False
+        self.kernel.announce()
+        self.run_()
+        self.assertEqual(len(self.said("cannot go on")), 1)
+
+    def test_reactorIsDeaf(self) -> None:
+        """A reactor that drops the socket of READY is a bug and fatal."""
+        fatal: list[AgentError] = []
+        self.start(fatal=fatal.append)
+        (reader,) = self.reactor.readers
+        reader.connectionLost(Failure(ZeroDivisionError()))
+        self.assertEqual(len(fatal), 1)
+        self.assertEqual(reader.logPrefix(), "READY")
+        self.flushLoggedErrors(ZeroDivisionError)
+
+
+class ReloadTests(ServiceTestCase):
+    """SIGHUP."""
+
+    def test_newCertificate(self) -> None:
+        """Requests after a reload are served with the new files."""
+        config = self.configuration(certificates.server())
+        agent = self.start(config)
+        self.configuration(certificates.chained())
+        done = Deferred.fromCoroutine(agent.reload())
+        self.reactor.settle()
+        self.assertTrue(self.successResultOf(done))
+        _upcall, client = self.serve()
+        self.run_(client)
+        shown = client.tls.getpeercert(binary_form=True)
+        expected = certificates.chained().certificate.public_bytes(Encoding.DER)
+        self.assertEqual(shown, expected)
+
+    def test_mistakeKeepsTheOld(self) -> None:
+        """A reload with a mistake is refused with the reason; the old files stay in use."""
+        agent = self.start(self.configuration(certificates.server()))
+        (self.folder / "server.key").chmod(0o644)
+        done = Deferred.fromCoroutine(agent.reload())
+        self.reactor.settle()
+        self.assertFalse(self.successResultOf(done))
+        (line,) = self.said("reload refused")
+        self.assertIn("0644", line)
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_newConfiguration(self) -> None:
+        """The function that reads the configuration again is asked."""
+        configurations = [self.configuration(certificates.server())]
+        agent = self.start(self.configuration(), reread=configurations.pop)
+        done = Deferred.fromCoroutine(agent.reload())
+        self.reactor.settle()
+        self.assertTrue(self.successResultOf(done))
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+
+class StopTests(ServiceTestCase):
+    """SIGTERM."""
+
+    def test_atRest(self) -> None:
+        """An idle agent stops at once and shows its books."""
+        agent = self.start()
+        self.successResultOf(self.stop(agent))
+        (line,) = self.said("stopped:")
+        self.assertIn("accepted=0 answered=0 in-flight=0 descriptors=0 timers=0 key-links=0", line)
+        self.assertEqual(self.kernel.sockets, [])
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_requestsInFlightAreFinished(self) -> None:
+        """What was accepted is served; what comes later is not."""
+        agent = self.start()
+        upcall, client = self.serve()
+        client.turn()
+        self.reactor.turn()
+        stopped = self.stop(agent)
+        self.assertNoResult(stopped)
+        late, _far = self.ask(SERVERHELLO)
+        self.run_(client)
+        self.successResultOf(stopped)
+        self.assertEqual((upcall.status, late.status), (0, None))
+        self.assertEqual(len(self.said("1 requests are still in flight")), 1)
+
+    def test_aSilentPeerDoesNotHoldItUp(self) -> None:
+        """The last request ends by its deadline, and the agent with it."""
+        agent = self.start()
+        upcall, _far = self.ask(SERVERHELLO)
+        self.run_()
+        stopped = self.stop(agent)
+        self.assertNoResult(stopped)
+        self.reactor.turn(4.6)
+        self.successResultOf(stopped)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)

@@ -1,0 +1,254 @@
+"""C{twistd ktlsagent}: options, composition, signals and exit status."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.application.service import IServiceMaker
+from twisted.internet.defer import succeed
+from twisted.logger import eventAsText
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import ktlsagent
+from ktlsagent import tap
+from ktlsagent.errors import AgentError, StartError
+from tests.support.agent import AgentTestCase
+
+ROOT = Path(ktlsagent.__file__).parents[1]
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+
+class OptionsTests(SynchronousTestCase):
+    """The command line."""
+
+    def test_defaults(self) -> None:
+        """Without options the configuration is searched for."""
+        options = tap.Options()
+        options.parseOptions([])
+        self.assertEqual(dict(options), {"config": None})
+
+    def test_config(self) -> None:
+        """A configuration can be named, long and short."""
+        for arguments in (["--config", "/a/file"], ["-c", "/a/file"]):
+            options = tap.Options()
+            options.parseOptions(arguments)
+            self.assertEqual(options["config"], "/a/file")
+
+    def test_unknownOption(self) -> None:
+        """An option that does not exist is an error."""
+        self.assertRaises(UsageError, tap.Options().parseOptions, ["--nonsense"])
+
+    def test_plugin(self) -> None:
+        """The program twistd finds the agent, and where its options are."""
+        found = [plugin for plugin in getPlugins(IServiceMaker) if plugin.tapname == "ktlsagent"]
+        self.assertEqual([getattr(plugin, "module", None) for plugin in found], ["ktlsagent.tap"])
+
+
+class MakeServiceTests(SynchronousTestCase):
+    """Putting the agent together."""
+
+    def test_badConfiguration(self) -> None:
+        """A configuration that cannot be used ends the program, with its mistakes."""
+        options = tap.Options()
+        options.parseOptions(["--config", "/missing/file"])
+        error = self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertIn("/missing/file", str(error.code))
+
+    def test_service(self) -> None:
+        """The result is the program's service, not yet running."""
+        path = self.mktemp()
+        Path(path).write_text("[debug]\nloglevel=0\n")
+        options = tap.Options()
+        options.parseOptions(["--config", path])
+        service = tap.makeService(options)
+        self.assertIsInstance(service, tap.ProgramService)
+
+
+class RecordingReactor:
+    """
+    What L{tap.ProgramService} asks of a reactor.
+
+    @ivar stopped: how often it was stopped.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = 0
+
+    def callWhenRunning(self, callable: object) -> None:  # noqa: A002 - the interface's name
+        """The signals stay as they are."""
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class ProgramTests(AgentTestCase):
+    """The agent as a program."""
+
+    def program(self) -> tuple[tap.ProgramService, RecordingReactor]:
+        """
+        Make a program whose agent runs on fakes.
+
+        @return: the program and its reactor.
+        """
+        reactor = RecordingReactor()
+        path = self.folder / "config"
+        path.write_text("")
+        program = tap.ProgramService(reactor, str(path))
+        program._agent = self.agent(self.configuration())
+        return program, reactor
+
+    def test_startAndStop(self) -> None:
+        """The agent starts and stops with the program."""
+        program, reactor = self.program()
+        program.startService()
+        self.assertTrue(program._agent.running)
+        program._stop()
+        self.assertEqual(reactor.stopped, 1)
+        self.successResultOf(program.stopService())
+        self.assertFalse(program._agent.running)
+        program._stop()
+        self.assertEqual(reactor.stopped, 1)
+
+    def test_cannotStart(self) -> None:
+        """A reason not to start is logged and ends the program with a failure."""
+        program, _reactor = self.program()
+        self.kernelTLS.unavailable = StartError("no kTLS here")
+        error = self.assertRaises(SystemExit, program.startService)
+        self.assertEqual(error.code, 1)
+        self.assertTrue(any("no kTLS here" in (eventAsText(e) or "") for e in self.events))
+
+    def test_reload(self) -> None:
+        """SIGHUP reloads."""
+        program, _reactor = self.program()
+        program.startService()
+        program._reload()
+        self.reactor.settle()
+        self.assertTrue(any("reloading" in (eventAsText(e) or "") for e in self.events))
+
+    def test_bugInReload(self) -> None:
+        """A bug in a reload is logged, and the agent lives on."""
+        program, _reactor = self.program()
+        program.startService()
+        program._agent._reread = lambda: succeed(1)  # type: ignore[assignment,return-value]
+        program._reload()
+        self.reactor.settle()
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertTrue(program._agent.running)
+
+    def test_fatal(self) -> None:
+        """An agent that cannot go on stops the program, whose exit status tells."""
+        program, reactor = self.program()
+        program.startService()
+        program._fatal(AgentError("no netlink"))
+        atexit.unregister(tap._exitWithFailure)
+        self.assertEqual(reactor.stopped, 1)
+
+
+class ProcessTests(TestCase):
+    """The real program, as far as it comes without the kernel's part."""
+
+    def twistd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """
+        Run C{twistd ktlsagent}.
+
+        @param arguments: its arguments.
+        @return: what became of it.
+        """
+        return subprocess.run(
+            [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "ktlsagent", *arguments],
+            cwd=self.mktempFolder(),
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def mktempFolder(self) -> str:
+        """
+        Make a folder to run in.
+
+        @return: its path.
+        """
+        path = Path(self.mktemp())
+        path.mkdir(parents=True)
+        return str(path)
+
+    def test_version(self) -> None:
+        """--version prints ours."""
+        ended = self.twistd("--version")
+        self.assertEqual(
+            (ended.returncode, ended.stdout), (0, f"ktlsagent {ktlsagent.__version__}\n")
+        )
+
+    def test_help(self) -> None:
+        """--help says what it is for."""
+        ended = self.twistd("--help")
+        self.assertEqual(ended.returncode, 0)
+        self.assertIn("--config", ended.stdout)
+        self.assertIn("NFS", ended.stdout)
+
+    def test_badConfiguration(self) -> None:
+        """Mistakes in the configuration are listed, without a traceback."""
+        path = Path(self.mktempFolder()) / "config"
+        path.write_text("[authenticate.client]\nx509.trustore=/a\nx509.crl=b\n")
+        ended = self.twistd("--config", str(path.absolute()))
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("x509.trustore", ended.stderr)
+        self.assertIn("x509.crl", ended.stderr)
+        self.assertNotIn("Traceback", ended.stderr)
+
+
+class ExitTests(SynchronousTestCase):
+    """The exit status."""
+
+    SCRIPT = """
+import sys
+from ktlsagent import tap
+from twisted.internet import reactor
+program = object.__new__(tap.ProgramService)
+program._reactor = reactor
+program.running = True
+reactor.callWhenRunning(program._handleSignals)
+reactor.callWhenRunning(print, "running", flush=True)
+if sys.argv[1] == "fatal":
+    reactor.callLater(0, program._fatal, None)
+reactor.run()
+"""
+
+    def start(self, how: str) -> subprocess.Popen[str]:
+        """
+        Run a program that does nothing.
+
+        @param how: C{fatal} if it ends by itself.
+        @return: the process, which is running.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-c", self.SCRIPT, how],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.wait)
+        assert process.stdout is not None
+        self.addCleanup(process.stdout.close)
+        self.assertEqual(process.stdout.readline(), "running\n")
+        return process
+
+    def test_signal(self) -> None:
+        """SIGTERM ends the program with the status 0, not by the signal."""
+        process = self.start("signal")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), 0)
+
+    def test_fatal(self) -> None:
+        """What the agent cannot go on after ends the program with a failure."""
+        self.assertEqual(self.start("fatal").wait(30), 1)

@@ -5,6 +5,7 @@ started until they listen, read through their log, and stopped.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -164,10 +165,14 @@ class Agent:
             raise Unexpected(f"{self.name} ended with {self.process.returncode}:\n{self.log()}")
         if self.kind == KTLSAGENT:
             return bool(re.search(r"\bktlsagent \S+ ready\b", self.log()))
-        rows = Path(f"/proc/{self.process.pid}/net/netlink").read_text().splitlines()[1:]
-        return any(
-            columns[1] == _NETLINK_GENERIC and int(columns[3], 16) for columns in map(str.split, rows)
-        )
+        directory = Path(f"/proc/{self.process.pid}")
+        rows = [row.split() for row in (directory / "net/netlink").read_text().splitlines()[1:]]
+        joined = {
+            f"socket:[{row[-1]}]"
+            for row in rows
+            if row[1] == _NETLINK_GENERIC and int(row[3], 16)
+        }
+        return any(os.readlink(path) in joined for path in (directory / "fd").iterdir())
 
     def waitUntilListening(self) -> None:
         """Wait until the kernel can ask it."""

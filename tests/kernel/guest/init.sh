@@ -26,6 +26,9 @@ ip link set lo up
 modprobe -qa ipv6 || true
 modprobe -a tls sunrpc nfs nfsv3 nfsv4 nfsd veth gcm ccm ctr chacha20poly1305 tcp_diag
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C.UTF-8
-export PYTHONPATH=/srv/ktlsagent PYTHONPYCACHEPREFIX=/tmp/pycache
+# A copy that can be written to, so that Python keeps what it compiles.
+mkdir /tmp/checkout
+(cd /srv/ktlsagent && cp -r ktlsagent twisted tests /tmp/checkout)
+export PYTHONPATH=/tmp/checkout
 cd /tmp
 exec python3 -m tests.kernel.guest.runner

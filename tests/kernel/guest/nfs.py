@@ -45,7 +45,7 @@ class NfsServer:
         self._helper("nfsdcld", "--foreground", "--pipefsdir=/run/rpc_pipefs")
         self._control("nfsv4leasetime", "10")
         self._control("nfsv4gracetime", "10")
-        options = f"rw,no_root_squash,no_subtree_check,fsid=0,insecure,xprtsec={security}"
+        options = f"rw,no_root_squash,no_subtree_check,fsid=0,insecure,no_pnfs,xprtsec={security}"
         host.call("exportfs", "-o", options, f"*:{EXPORT}")
         self._helper("rpc.mountd", "--foreground")
         host.call("rpc.nfsd", "--nfs-version", "3", str(threads))
@@ -85,12 +85,14 @@ class MountRefused(Exception):
     The kernel did not mount.
 
     @ivar number: mount(2)'s errno; 0 if mount.nfs did not say.
+    @ivar output: what mount.nfs said.
     """
 
     def __init__(self, number: int, output: str) -> None:
         name = errno.errorcode.get(number, "unknown errno")
         super().__init__(f"mount refused with {name}:\n{output}")
         self.number = number
+        self.output = output
 
 
 _NUMBERS: Final = {os.strerror(number): number for number in errno.errorcode}

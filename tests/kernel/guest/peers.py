@@ -102,6 +102,8 @@ class Stream:
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._buffer = b""
+        # One thread may receive while another sends: records must stay in order.
+        self._sending = threading.Lock()
 
     def startTls(self, context: ssl.SSLContext, *, server: bool, corked: bool = False) -> None:
         """
@@ -132,8 +134,6 @@ class Stream:
             except ssl.SSLWantReadError:
                 self._flush()
                 self._fill()
-            except ssl.SSLZeroReturnError:
-                raise PeerGone(CLOSE_NOTIFY) from None
             except ssl.SSLEOFError:
                 raise PeerGone("eof") from None
             except ssl.SSLError as error:
@@ -146,9 +146,10 @@ class Stream:
 
     def _flush(self) -> None:
         """Send what TLS has written, in one piece."""
-        data = self._outgoing.read()
-        if data:
-            self.connection.sendall(data)
+        with self._sending:
+            data = self._outgoing.read()
+            if data:
+                self.connection.sendall(data)
 
     def _fill(self) -> None:
         """
@@ -192,7 +193,9 @@ class Stream:
         else:
             data = self._step(lambda: tls.read(1 << 16))  # type: ignore[assignment]
         if not data:
-            raise PeerGone("eof")
+            # A stream that TLS ended in good order reads as empty; one that was
+            # only cut raises SSLEOFError.
+            raise PeerGone("eof" if tls is None else CLOSE_NOTIFY)
         return data
 
     def receiveRecord(self) -> bytes:

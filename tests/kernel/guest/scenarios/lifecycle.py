@@ -166,7 +166,7 @@ def terminatedInFlight(lab: Lab) -> None:
     client = lab.closing(peers.RpcClient(clientHost))
     until(lambda: _holdsRequest(agent), "the agent has accepted the request")
     agent.process.send_signal(signal.SIGTERM)
-    until(lambda: "SIGTERM" in agent.log(), "the agent has got the signal")
+    until(lambda: "stopping:" in agent.log(), "the agent has got the signal")
     client.startTls()
     client.call(4)
     agent.waitUntilEnded()

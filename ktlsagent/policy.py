@@ -5,12 +5,14 @@ verdicts out.
 
 from __future__ import annotations
 
+import encodings.punycode  # noqa: F401 - idna would import it in mid-handshake
 import errno
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import idna
+import idna.uts46data  # as above
 from cryptography import x509
 from service_identity.cryptography import (
     verify_certificate_hostname,

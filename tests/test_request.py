@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 from twisted.logger import LogEvent, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import SessionUnusable
 from ktlsagent.policy import PEER_AUTHENTICATED
@@ -14,6 +19,8 @@ from ktlsagent.protocols.cryptoinfo import packCryptoInfo
 from tests.support import certificates
 from tests.support.agent import AgentTestCase, openDescriptors
 from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509
+
+ROOT = Path(__file__).parents[1]
 
 
 class ServerTests(AgentTestCase):
@@ -415,6 +422,45 @@ class GivingBackTests(AgentTestCase):
         silent.socket.close()
         far.close()
         self.assertEqual(openDescriptors() - before, set())
+
+
+class ReadinessTests(SynchronousTestCase):
+    """What an agent needs is in memory when it says that it is ready."""
+
+    SCRIPT = """
+import sys
+from tests.support import agent, certificates
+
+class Handshakes(agent.AgentTestCase):
+    def runTest(self):
+        self.start()
+        before = set(sys.modules)
+        self.run_(self.serve(certificates.client())[1])
+        for name in (b"server.lab", b"other.lab", "b\\u00fccher.lab".encode(), b"10.0.0.2"):
+            self.run_(self.connect(certificates.server(), name=name)[1])
+        self.run_(self.serve(certificates.ofOtherAuthority())[1])
+        # A decoder of names in the standard library's ssl, which is the peer.
+        print("imported:", sorted(set(sys.modules) - before - {"encodings.idna", "stringprep"}))
+
+import unittest
+unittest.TextTestRunner().run(Handshakes())
+"""
+
+    def test_handshakesImportNothing(self) -> None:
+        """Handshakes, good and bad, import no module."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        ended = subprocess.run(
+            [sys.executable, "-c", self.SCRIPT],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertIn("imported: []", ended.stdout, ended.stderr)
+        self.assertIn("OK", ended.stderr)
 
 
 class SecrecyTests(AgentTestCase):

@@ -76,7 +76,7 @@ class TLSContext:
             context.check_privatekey()
         context.set_keylog_callback(_keyLogged)
         context.set_info_callback(_informed)
-        self._verification = openssl.setVerification(context, _judge)
+        openssl.setVerification(context, _judge)
         self._context = context
         self.hasCertificate = own is not None
 

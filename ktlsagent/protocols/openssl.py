@@ -106,7 +106,7 @@ def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:
     _lib.SSL_CTX_set_cert_store(context._context, store._store)
 
 
-def setVerification(context: SSL.Context, callback: VerifyCallback) -> object:
+def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
     """
     Ask for the peer's certificate and have each certificate of its chain judged.
 
@@ -116,7 +116,6 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> object:
 
     @param context: a context that has made no connection yet.
     @param callback: the judge; it must not raise.
-    @return: what the caller has to keep as long as the context.
     """
     index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
@@ -133,9 +132,11 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> object:
         _lib.X509_STORE_CTX_set_error(storeContext, error)
         return int(error == 0)
 
-    handle: object = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
+    handle: Any = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
     _lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, handle)
-    return handle
+    # OpenSSL does not keep it alive, and a connection that is under way when
+    # the configuration is reloaded keeps nothing but its SSL.Context alive.
+    context._verify_callback = handle
 
 
 def groupName(connection: SSL.Connection) -> str | None:

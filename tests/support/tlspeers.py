@@ -1,0 +1,247 @@
+"""
+TLS peers that share no code with the agent, over memory: Python's C{ssl}, and
+a bare OpenSSL connection for what C{ssl} cannot be told.
+"""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from OpenSSL import SSL
+
+from ktlsagent.protocols.engine import EngineState, TLSEngine
+from tests.support.certificates import CertificateAuthority, Credentials
+
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+
+
+def records(stream: bytes) -> list[bytes]:
+    """
+    Cut a stream into its records.
+
+    @param stream: whole records, one after another.
+    @return: the records.
+    """
+    cut = []
+    while stream:
+        end = 5 + int.from_bytes(stream[3:5], "big")
+        cut.append(stream[:end])
+        stream = stream[end:]
+    return cut
+
+
+def stdlibContext(
+    role: str,
+    *,
+    own: Credentials | None = None,
+    trusted: CertificateAuthority | None = None,
+) -> ssl.SSLContext:
+    """
+    Make a context of Python's C{ssl}.
+
+    @param role: C{client} or C{server}.
+    @param own: its certificate.
+    @param trusted: whom it trusts; if nobody, it does not look at certificates.
+    @return: a new context.
+    """
+    protocol = ssl.PROTOCOL_TLS_CLIENT if role == "client" else ssl.PROTOCOL_TLS_SERVER
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if trusted is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=trusted.certificatePEM.decode("ascii"))
+    if own is not None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(own.certificatePEM + own.keyPEM)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+class StdlibPeer:
+    """
+    A peer made of Python's C{ssl}.
+
+    @ivar tls: the connection.
+    @ivar complete: whether its handshake is.
+    @ivar error: why its handshake failed, if it did.
+    """
+
+    def __init__(self, context: ssl.SSLContext, serverName: str | None = None) -> None:
+        """
+        @param context: its context, which says the role.
+        @param serverName: the server's name, for a client.
+        """
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=context.protocol is ssl.PROTOCOL_TLS_SERVER,
+            server_hostname=serverName,
+        )
+        self.complete = False
+        self.error: ssl.SSLError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Take octets of the other side.
+
+        @param data: the octets, possibly none.
+        @return: what to send.
+        """
+        self._incoming.write(data)
+        if not self.complete and self.error is None:
+            try:
+                self.tls.do_handshake()
+                self.complete = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as error:
+                self.error = error
+        return self._outgoing.read()
+
+    def send(self, data: bytes) -> bytes:
+        """
+        Send application data.
+
+        @param data: the data.
+        @return: the records.
+        """
+        self.tls.write(data)
+        return self._outgoing.read()
+
+    def receive(self, stream: bytes) -> bytes:
+        """
+        Read application data.
+
+        @param stream: records.
+        @return: the data.
+        @raise ssl.SSLError: if it is none.
+        """
+        self._incoming.write(stream)
+        return self.tls.read()
+
+
+class OpenSSLPeer:
+    """
+    A peer made of a bare OpenSSL connection, which verifies nothing.
+
+    @ivar complete: whether its handshake is.
+    """
+
+    def __init__(
+        self, role: str, own: Credentials | None = None, *, suites: Sequence[str] = ()
+    ) -> None:
+        """
+        @param role: C{client} or C{server}.
+        @param own: its certificate.
+        @param suites: its cipher suites; if empty, OpenSSL's own choice.
+        """
+        context = SSL.Context(SSL.TLS_METHOD)
+        if suites:
+            _lib.SSL_CTX_set_ciphersuites(context._context, ":".join(suites).encode())
+        if own is not None:
+            pair = own.own()
+            context.use_certificate(pair.chain[0])
+            context.use_privatekey(pair.key)
+        self.complete = False
+        self.connection = SSL.Connection(context)
+        if role == "client":
+            self.connection.set_connect_state()
+        else:
+            self.connection.set_accept_state()
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Take octets of the other side.
+
+        @param data: the octets, possibly none.
+        @return: what to send.
+        """
+        if data:
+            self.connection.bio_write(data)
+        if not self.complete:
+            try:
+                self.connection.do_handshake()
+                self.complete = True
+            except SSL.WantReadError:
+                pass
+        return self._output()
+
+    def send(self, data: bytes) -> bytes:
+        """
+        Send application data.
+
+        @param data: the data.
+        @return: the records.
+        """
+        self.connection.send(data)
+        return self._output()
+
+    def receive(self, stream: bytes) -> bytes:
+        """
+        Read application data.
+
+        @param stream: records.
+        @return: the data.
+        """
+        self.connection.bio_write(stream)
+        return self.connection.recv(65536)
+
+    def _output(self) -> bytes:
+        try:
+            return self.connection.bio_read(65536)
+        except SSL.WantReadError:
+            return b""
+
+
+def converse(engine: TLSEngine, peer: StdlibPeer | OpenSSLPeer) -> list[bytes]:
+    """
+    Let an engine and a peer do their handshake, until neither says more.
+
+    @param engine: the engine, not yet started.
+    @param peer: the peer.
+    @return: the peer's records that came when the engine wanted no more: what
+        the kernel would read.
+    """
+    unread: list[bytes] = []
+    toPeer = engine.start()
+    while True:
+        fromPeer = records(peer.feed(toPeer))
+        if not fromPeer:
+            return unread
+        toPeer = b""
+        for record in fromPeer:
+            if engine.state is EngineState.NEED_RECORD:
+                toPeer += engine.receiveRecord(record)
+            else:
+                unread.append(record)
+
+
+def pair(client: TLSEngine, server: TLSEngine) -> tuple[list[bytes], list[bytes]]:
+    """
+    Let two engines do their handshake, one record after another.
+
+    @param client: the client's engine.
+    @param server: the server's engine.
+    @return: the records that client and server have sent.
+    """
+    sent: tuple[list[bytes], list[bytes]] = ([], [])
+    toServer, toClient = records(client.start()), records(server.start())
+    sent[0].extend(toServer)
+    while toServer or toClient:
+        if toServer:
+            source, target, answers, log = toServer, server, toClient, sent[1]
+        else:
+            source, target, answers, log = toClient, client, toServer, sent[0]
+        record = source.pop(0)
+        if target.state is EngineState.NEED_RECORD:
+            answer = records(target.receiveRecord(record))
+            answers.extend(answer)
+            log.extend(answer)
+    return sent

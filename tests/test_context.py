@@ -1,0 +1,104 @@
+"""Tests of L{ktlsagent.protocols.context}; what it is for is in L{tests.test_engine}."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.protocols import openssl
+from ktlsagent.protocols.context import OwnCertificate, TLSContext
+from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.session import Role
+from tests.support import certificates
+from tests.support.tlspeers import pair
+
+SUITES = ("TLS_AES_128_GCM_SHA256",)
+
+
+def makeContext(
+    own: OwnCertificate | None = None,
+    suites: tuple[str, ...] = SUITES,
+    groups: tuple[str, ...] = (),
+) -> TLSContext:
+    """Make a context that trusts the lab's CA."""
+    store = certificates.authority().store()
+    return TLSContext(store=store, own=own, suites=suites, groups=groups)
+
+
+def makeEngine(role: Role, context: TLSContext) -> TLSEngine:
+    """Make an engine that accepts whatever has a good chain."""
+    return TLSEngine(TLSParameters(role, context, None, lambda _certificate: None))
+
+
+class ContextTests(SynchronousTestCase):
+    """Tests of L{TLSContext}."""
+
+    def test_hasCertificate(self) -> None:
+        """A context knows whether there is a certificate to show."""
+        self.assertTrue(makeContext(certificates.server().own()).hasCertificate)
+        self.assertFalse(makeContext().hasCertificate)
+
+    def test_unknownSuite(self) -> None:
+        """A suite that OpenSSL has not is refused by name."""
+        error = self.assertRaises(ValueError, makeContext, suites=("TLS_ROT13",))
+        self.assertIn("TLS_ROT13", str(error))
+
+    def test_unknownGroup(self) -> None:
+        """So is a group."""
+        error = self.assertRaises(ValueError, makeContext, groups=("P-1",))
+        self.assertEqual(str(error), "OpenSSL does not take the groups P-1")
+
+    def test_groups(self) -> None:
+        """The groups are the ones asked for."""
+        if not openssl.supportedGroups(("P-384",)):
+            self.skipTest("the library does not let us choose groups")
+        client = makeEngine(Role.CLIENT, makeContext(groups=("P-384",)))
+        hello = client.start()
+        # supported_groups (10), then one group, secp384r1 (RFC 8446, section 4.2.7).
+        self.assertIn(bytes.fromhex("000a000400020018"), hello)
+
+    def test_keyOfAnother(self) -> None:
+        """A key that does not belong to the certificate is refused at once."""
+        own = OwnCertificate(certificates.server().own().chain, certificates.client().own().key)
+        self.assertRaises(SSL.Error, makeContext, own)
+
+    def test_onlyTLS13(self) -> None:
+        """A ClientHello offers TLS 1.3 and nothing else (RFC 8446, section 4.2.1)."""
+        hello = makeEngine(Role.CLIENT, makeContext()).start()
+        self.assertIn(bytes.fromhex("002b0003020304"), hello)
+
+    def test_sharedStore(self) -> None:
+        """Contexts share a trust store, and each may go before the others."""
+        store = certificates.authority().store()
+        own = certificates.server().own()
+        contexts = [
+            TLSContext(store=store, own=own, suites=SUITES, groups=()) for _number in range(3)
+        ]
+        del store
+        while len(contexts) > 1:
+            contexts.pop(0)
+            gc.collect()
+            client = makeEngine(Role.CLIENT, contexts[0])
+            server = makeEngine(Role.SERVER, contexts[-1])
+            pair(client, server)
+            self.assertIs(client.state, EngineState.COMPLETE)
+
+    def test_contextIsReplaced(self) -> None:
+        """A handshake that is under way goes on when its context is replaced by another."""
+        for _number in range(5):
+            contexts = [makeContext(), makeContext(certificates.server().own())]
+            client = makeEngine(Role.CLIENT, contexts[0])
+            server = makeEngine(Role.SERVER, contexts[1])
+            gone = [weakref.ref(context) for context in contexts]
+            contexts.clear()
+            gc.collect()
+            self.assertEqual([reference() for reference in gone], [None, None])
+            # What takes the place of a callback that was freed too early.
+            others = [makeContext() for _other in range(3)]
+            pair(client, server)
+            self.assertIs(client.state, EngineState.COMPLETE, client.error)
+            self.assertIs(server.state, EngineState.COMPLETE, server.error)
+            del others

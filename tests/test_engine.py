@@ -1,0 +1,894 @@
+"""Tests of L{ktlsagent.protocols.engine}, against itself, Python's C{ssl} and bare OpenSSL."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import ssl
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import SSL, crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import (
+    HandshakeError,
+    PeerAlert,
+    PeerMisbehaved,
+    PeerRejected,
+    RequestRefused,
+    SessionUnusable,
+    statusOf,
+)
+from ktlsagent.protocols import openssl
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
+from ktlsagent.protocols.session import EstablishedSession, Role
+from tests.support import certificates
+from tests.support.certificates import Credentials
+from tests.support.modelktls import ModelKTLS
+from tests.support.tlspeers import (
+    OpenSSLPeer,
+    StdlibPeer,
+    converse,
+    pair,
+    records,
+    stdlibContext,
+)
+
+APPLICATION_DATA = 23
+HANDSHAKE = 22
+ALERT = 21
+NEW_SESSION_TICKET = 4
+
+GROUPS = openssl.supportedGroups(("X25519MLKEM768", "X25519", "P-256", "P-384"))
+
+GROUP_NAMES = {"P-256": "secp256r1", "P-384": "secp384r1", "X25519": "x25519"}
+"""What OpenSSL calls them afterwards."""
+
+HELLO_RETRY_REQUEST = hashlib.sha256(b"HelloRetryRequest").digest()
+"""The random of a HelloRetryRequest (RFC 8446, section 4.1.3)."""
+
+
+def accept(certificate: x509.Certificate) -> PeerRejected | None:
+    """Accept every certificate whose chain is good."""
+    return None
+
+
+def makeContext(
+    own: Credentials | None = None,
+    *,
+    suites: Sequence[str] = tuple(CIPHER_SUITES),
+    groups: Sequence[str] = (),
+    store: crypto.X509Store | None = None,
+) -> TLSContext:
+    """Make a context that trusts the lab's CA."""
+    return TLSContext(
+        store=certificates.authority().store() if store is None else store,
+        own=None if own is None else own.own(),
+        suites=suites,
+        groups=groups,
+    )
+
+
+def makeClient(
+    own: Credentials | None = None,
+    *,
+    context: TLSContext | None = None,
+    serverName: str | None = certificates.SERVER_HOST,
+    judge: Judge = accept,
+) -> TLSEngine:
+    """Make a client's engine."""
+    return TLSEngine(TLSParameters(Role.CLIENT, context or makeContext(own), serverName, judge))
+
+
+def makeServer(
+    own: Credentials | None = None, *, context: TLSContext | None = None, judge: Judge = accept
+) -> TLSEngine:
+    """Make a server's engine, with a good certificate if no other is given."""
+    context = context or makeContext(own or certificates.server())
+    return TLSEngine(TLSParameters(Role.SERVER, context, None, judge))
+
+
+class EngineTestCase(SynchronousTestCase):
+    """What the tests of engines share."""
+
+    def session(self, engine: TLSEngine) -> EstablishedSession:
+        """Check that an engine has a session, and get it."""
+        self.assertIs(engine.state, EngineState.COMPLETE, engine.error)
+        self.assertIsNone(engine.error)
+        if engine.session is None:
+            raise self.failureException("no session")
+        return engine.session
+
+    def failure(self, engine: TLSEngine) -> HandshakeError:
+        """Check that an engine has failed, and get its error."""
+        self.assertIs(engine.state, EngineState.FAILED)
+        self.assertIsNone(engine.session)
+        if engine.error is None:
+            raise self.failureException("no error")
+        return engine.error
+
+    def assertMatch(self, client: TLSEngine, server: TLSEngine) -> EstablishedSession:
+        """Check that two engines have two ends of one session."""
+        ours, theirs = self.session(client), self.session(server)
+        self.assertEqual(ours.suite, theirs.suite)
+        self.assertEqual(ours.group, theirs.group)
+        # assertEqual would show the keys.
+        self.assertTrue(ours.transmit == theirs.receive, "client to server")
+        self.assertTrue(ours.receive == theirs.transmit, "server to client")
+        self.assertFalse(ours.transmit.keys == ours.receive.keys, "one key for both directions")
+        self.assertEqual((ours.transmit.sequence, ours.receive.sequence), (0, 0))
+        return ours
+
+
+class EngineAgainstEngineTests(EngineTestCase):
+    """Two engines make a session."""
+
+    def test_suites(self) -> None:
+        """Every suite gives both ends the same keys, with the suite's lengths."""
+        for name, suite in CIPHER_SUITES.items():
+            client = makeClient(context=makeContext(suites=(name,)))
+            server = makeServer()
+            pair(client, server)
+            session = self.assertMatch(client, server)
+            self.assertEqual(session.suite, suite)
+            self.assertEqual(len(session.transmit.keys.key), suite.keyLength)
+            self.assertEqual(len(session.transmit.keys.iv), 12)
+
+    def test_suitePreference(self) -> None:
+        """The client's most wanted suite is taken."""
+        client = makeClient(
+            context=makeContext(suites=("TLS_AES_128_CCM_SHA256", "TLS_AES_256_GCM_SHA384"))
+        )
+        server = makeServer()
+        pair(client, server)
+        self.assertEqual(self.assertMatch(client, server).suite.name, "TLS_AES_128_CCM_SHA256")
+
+    def test_groups(self) -> None:
+        """Every group works and is named, if the library can tell."""
+        for group in GROUPS:
+            client = makeClient(context=makeContext(groups=(group,)))
+            server = makeServer()
+            pair(client, server)
+            found = self.assertMatch(client, server).group
+            self.assertIn(found, (GROUP_NAMES.get(group, group), None))
+
+    def test_noCommonSuite(self) -> None:
+        """Without a common suite there is no session, and the alert says why."""
+        client = makeClient(context=makeContext(suites=("TLS_AES_128_GCM_SHA256",)))
+        server = makeServer(
+            context=makeContext(certificates.server(), suites=("TLS_AES_256_GCM_SHA384",))
+        )
+        pair(client, server)
+        error = self.failure(server)
+        self.assertIsInstance(error, PeerMisbehaved)
+        self.assertEqual(error.code, "handshake-failure")
+        self.assertIn("no shared cipher", error.reason)
+        self.assertEqual(server.alertSent, 40)
+        self.assertEqual(self.failure(client).code, "alert-handshake-failure")
+
+    def test_mutual(self) -> None:
+        """Both ends have the other's certificate, as presented and as verified."""
+        client = makeClient(certificates.client())
+        server = makeServer()
+        pair(client, server)
+        self.assertMatch(client, server)
+        seen = self.session(server).peerCertificate
+        self.assertEqual(seen, certificates.client().certificate)
+        self.assertEqual(server.presentedCertificate, seen)
+        seen = self.session(client).peerCertificate
+        self.assertEqual(seen, certificates.server().certificate)
+        self.assertEqual(client.presentedCertificate, seen)
+
+    def test_clientWithoutCertificate(self) -> None:
+        """A client's certificate is asked for, but need not be there: policy decides."""
+        client, server = makeClient(), makeServer()
+        pair(client, server)
+        self.assertMatch(client, server)
+        self.assertIsNone(self.session(server).peerCertificate)
+        self.assertIsNone(server.presentedCertificate)
+
+    def test_intermediateAuthorities(self) -> None:
+        """The CA certificates below the root are sent along, by both ends."""
+        client, server = makeClient(certificates.chained()), makeServer(certificates.chained())
+        pair(client, server)
+        self.assertMatch(client, server)
+
+    def test_sharedContext(self) -> None:
+        """Many handshakes share one context and get different keys."""
+        clientContext, serverContext = makeContext(), makeContext(certificates.server())
+        engines = [
+            (makeClient(context=clientContext), makeServer(context=serverContext))
+            for _number in range(3)
+        ]
+        keys = set()
+        for client, server in engines:
+            pair(client, server)
+            keys.add(self.assertMatch(client, server).transmit.keys.key)
+        self.assertEqual(len(keys), 3)
+
+    def test_helloRetryRequest(self) -> None:
+        """A client whose key share is of no use is asked for another one."""
+        if not {"X25519", "P-256"} <= set(GROUPS):
+            self.skipTest("the library does not let us choose groups")
+        client = makeClient(context=makeContext(groups=("X25519", "P-256")))
+        server = makeServer(context=makeContext(certificates.server(), groups=("P-256",)))
+        _toServer, toClient = pair(client, server)
+        self.assertEqual(toClient[0][11:43], HELLO_RETRY_REQUEST)
+        self.assertMatch(client, server)
+
+
+class EndTests(EngineTestCase):
+    """What an engine is when it is over."""
+
+    def test_recordAfterCompletion(self) -> None:
+        """A record behind the last one is the kernel's, not ours."""
+        client, server = makeClient(), makeServer()
+        pair(client, server)
+        for engine in (client, server):
+            self.session(engine)
+            self.assertRaises(ValueError, engine.receiveRecord, bytes.fromhex("1703030001ff"))
+
+    def test_recordAfterFailure(self) -> None:
+        """An engine that has failed stays so."""
+        server = makeServer()
+        server.start()
+        server.receiveRecord(bytes.fromhex("1703030001ff"))
+        error = self.failure(server)
+        self.assertRaises(ValueError, server.receiveRecord, bytes.fromhex("140303000101"))
+        self.assertIs(self.failure(server), error)
+
+    def test_engineIsFreed(self) -> None:
+        """An engine that is over is freed without the garbage collector's help."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client, server = makeClient(), makeServer()
+        pair(client, server)
+        gone = [weakref.ref(client), weakref.ref(server)]
+        del client, server
+        self.assertEqual([reference() for reference in gone], [None, None])
+
+    def test_failedEngineIsFreed(self) -> None:
+        """So is one that has failed."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        server = makeServer()
+        server.receiveRecord(bytes.fromhex("1703030001ff"))
+        self.failure(server)
+        gone = weakref.ref(server)
+        del server
+        self.assertIsNone(gone())
+
+
+class PeerTests(EngineTestCase):
+    """An engine and a peer that shares no code with it; then the model of kTLS goes on."""
+
+    def talk(
+        self, engine: TLSEngine, peer: StdlibPeer | OpenSSLPeer, unread: list[bytes]
+    ) -> list[int]:
+        """
+        Let the model of kTLS read what is unread, then talk in both directions.
+
+        @return: the handshake messages among the unread.
+        """
+        kernel = ModelKTLS(self.session(engine))
+        messages = []
+        for record in unread:
+            kind, content = kernel.receive.open(record)
+            self.assertEqual(kind, HANDSHAKE)
+            while content:
+                messages.append(content[0])
+                content = content[4 + int.from_bytes(content[1:4], "big") :]
+        for number in range(3):
+            question, answer = b"question %d" % number, b"answer %d" % number * 100
+            self.assertEqual(peer.receive(kernel.transmit.seal(question)), question)
+            self.assertEqual(kernel.receive.open(peer.send(answer)), (APPLICATION_DATA, answer))
+        return messages
+
+    def test_clientOfStdlib(self) -> None:
+        """A client goes on with C{ssl}'s server, with every suite that it has."""
+        context = stdlibContext("server", own=certificates.server())
+        context.num_tickets = 0
+        for name in list(CIPHER_SUITES)[:3]:
+            client = makeClient(context=makeContext(suites=(name,)))
+            peer = StdlibPeer(context)
+            unread = converse(client, peer)
+            self.assertEqual(unread, [])
+            self.assertEqual(self.talk(client, peer, unread), [])
+            self.assertEqual(peer.tls.cipher()[0], name)  # type: ignore[index]
+
+    def test_clientOfStdlibWithTickets(self) -> None:
+        """Tickets behind the end of the handshake are left to the kernel, with number 0."""
+        context = stdlibContext("server", own=certificates.server())
+        context.num_tickets = 2
+        client = makeClient()
+        peer = StdlibPeer(context)
+        unread = converse(client, peer)
+        self.assertEqual(self.talk(client, peer, unread), [NEW_SESSION_TICKET] * 2)
+
+    def test_serverOfStdlib(self) -> None:
+        """A server goes on with C{ssl}'s client, with every suite that it has, from number 0."""
+        context = stdlibContext("client", trusted=certificates.authority())
+        context.check_hostname = True
+        for name in list(CIPHER_SUITES)[:3]:
+            server = makeServer(context=makeContext(certificates.server(), suites=(name,)))
+            peer = StdlibPeer(context, certificates.SERVER_HOST)
+            unread = converse(server, peer)
+            self.assertEqual(self.session(server).transmit.sequence, 0)
+            self.assertEqual(unread, [])
+            self.assertEqual(self.talk(server, peer, unread), [])
+            self.assertEqual(peer.tls.cipher()[0], name)  # type: ignore[index]
+            session = peer.tls.session
+            self.assertFalse(session is not None and session.has_ticket)
+
+    def test_ticketsAreWithheld(self) -> None:
+        """A server has nothing to say to the client's last flight: its tickets never leave it."""
+        server, peer = makeServer(), StdlibPeer(stdlibContext("client"))
+        (hello,) = records(peer.feed(server.start()))
+        flight = server.receiveRecord(hello)
+        self.assertTrue(flight)
+        answers = [server.receiveRecord(record) for record in records(peer.feed(flight))]
+        self.assertIs(server.state, EngineState.COMPLETE)
+        self.assertEqual(b"".join(answers), b"")
+
+    def test_everySuite(self) -> None:
+        """Both roles go on with bare OpenSSL for all four suites, which C{ssl} has not."""
+        for name in CIPHER_SUITES:
+            peer = OpenSSLPeer("server", certificates.server(), suites=(name,))
+            client = makeClient()
+            self.talk(client, peer, converse(client, peer))
+            self.assertEqual(self.session(client).suite.name, name)
+            peer = OpenSSLPeer("client", suites=(name,))
+            server = makeServer()
+            self.talk(server, peer, converse(server, peer))
+            self.assertEqual(self.session(server).suite.name, name)
+
+    def test_mutualAsServer(self) -> None:
+        """A server has the certificate of C{ssl}'s client."""
+        context = stdlibContext(
+            "client", own=certificates.client(), trusted=certificates.authority()
+        )
+        server, peer = makeServer(), StdlibPeer(context)
+        self.talk(server, peer, converse(server, peer))
+        self.assertEqual(self.session(server).peerCertificate, certificates.client().certificate)
+
+    def test_mutualAsClient(self) -> None:
+        """C{ssl}'s server has our certificate, if we have one."""
+        context = stdlibContext(
+            "server", own=certificates.server(), trusted=certificates.authority()
+        )
+        client, peer = makeClient(certificates.client()), StdlibPeer(context)
+        self.talk(client, peer, converse(client, peer))
+        self.assertEqual(
+            peer.tls.getpeercert(binary_form=True),
+            crypto.dump_certificate(crypto.FILETYPE_ASN1, certificates.client().own().chain[0]),
+        )
+
+    def test_helloRetryRequest(self) -> None:
+        """A client follows a HelloRetryRequest of C{ssl}'s server."""
+        if not {"X25519", "P-256"} <= set(GROUPS):
+            self.skipTest("the library does not let us choose groups")
+        context = stdlibContext("server", own=certificates.server())
+        context.set_ecdh_curve("prime256v1")
+        client = makeClient(context=makeContext(groups=("X25519", "P-256")))
+        peer = StdlibPeer(context)
+        self.talk(client, peer, converse(client, peer))
+        self.assertIn(self.session(client).group, ("secp256r1", None))
+
+    def test_serverName(self) -> None:
+        """The server's name is sent, if there is one."""
+        for name in (certificates.SERVER_HOST, None):
+            names: list[str | None] = []
+            context = stdlibContext("server", own=certificates.server())
+            context.sni_callback = lambda _tls, sent, _context, names=names: names.append(sent)
+            client, peer = makeClient(serverName=name), StdlibPeer(context)
+            converse(client, peer)
+            self.session(client)
+            self.assertEqual(names, [name])
+
+    def test_clientIsDoneBeforeTheServerHasJudgedIt(self) -> None:
+        """A client's session is no proof that it was accepted: the refusal comes later."""
+        context = stdlibContext(
+            "server", own=certificates.server(), trusted=certificates.authority()
+        )
+        client, peer = makeClient(), StdlibPeer(context)
+        unread = converse(client, peer)
+        kernel = ModelKTLS(self.session(client))
+        self.assertIsNotNone(peer.error)
+        # Fatal, certificate_required (RFC 8446, section 6).
+        self.assertEqual(kernel.receive.open(unread[0]), (ALERT, bytes((2, 116))))
+
+    def test_wrongSequence(self) -> None:
+        """The peer does not take a record with another number: the model is no yes-man."""
+        context = stdlibContext("client", trusted=certificates.authority())
+        server, peer = makeServer(), StdlibPeer(context)
+        converse(server, peer)
+        kernel = ModelKTLS(self.session(server))
+        kernel.transmit.sequence = 2
+        self.assertRaises(ssl.SSLError, peer.receive, kernel.transmit.seal(b"late"))
+
+
+class RefusedCertificateTests(EngineTestCase):
+    """A peer's certificate is refused: with a code, words, and the right alert."""
+
+    def refuseServer(
+        self, own: Credentials, store: crypto.X509Store | None = None
+    ) -> tuple[HandshakeError, TLSEngine]:
+        """Let a client look at a server's certificate."""
+        context = stdlibContext("server", own=own)
+        client, peer = makeClient(context=makeContext(store=store)), StdlibPeer(context)
+        converse(client, peer)
+        error = self.failure(client)
+        self.assertIsInstance(error, PeerRejected)
+        self.assertEqual(statusOf(error), errno.EACCES)
+        self.assertEqual(client.presentedCertificate, own.certificate)
+        self.assertIsNone(client.alertReceived)
+        self.assertFalse(peer.complete)
+        return error, client
+
+    def refuseClient(self, own: Credentials) -> tuple[HandshakeError, TLSEngine]:
+        """Let a server look at a client's certificate."""
+        context = stdlibContext("client", own=own)
+        server, peer = makeServer(), StdlibPeer(context)
+        converse(server, peer)
+        error = self.failure(server)
+        self.assertIsInstance(error, PeerRejected)
+        self.assertEqual(server.presentedCertificate, own.certificate)
+        # The client was complete already; it learns from its next read.
+        self.assertRaises(ssl.SSLError, peer.tls.read)
+        return error, server
+
+    def check(
+        self,
+        own: Credentials,
+        code: str,
+        words: str,
+        alert: int,
+        refuse: Callable[[Credentials], tuple[HandshakeError, TLSEngine]],
+    ) -> None:
+        """Check code, words and alert of a refusal."""
+        error, engine = refuse(own)
+        self.assertEqual(error.code, code)
+        self.assertIn(words, error.reason)
+        self.assertEqual(engine.alertSent, alert)
+
+    def test_expired(self) -> None:
+        """An expired certificate is answered with certificate_expired."""
+        for refuse, who in ((self.refuseServer, "server"), (self.refuseClient, "client")):
+            words = f"the {who}'s certificate (CN=expired.lab) expired at "
+            self.check(certificates.expired(), "certificate-expired", words, 45, refuse)
+
+    def test_notYetValid(self) -> None:
+        """So is one that is not yet valid (RFC 8446, section 6.2)."""
+        for refuse, who in ((self.refuseServer, "server"), (self.refuseClient, "client")):
+            words = f"the {who}'s certificate (CN=early.lab) is not valid before "
+            self.check(certificates.notYetValid(), "certificate-not-yet-valid", words, 45, refuse)
+
+    def test_unknownAuthority(self) -> None:
+        """A certificate of an unknown CA is answered with unknown_ca."""
+        for refuse in (self.refuseServer, self.refuseClient):
+            own = certificates.ofOtherAuthority()
+            self.check(own, "unknown-ca", "(CN=stranger.lab) issued by CN=Other CA", 48, refuse)
+
+    def test_selfSigned(self) -> None:
+        """So is a certificate that nobody else has signed."""
+        for refuse in (self.refuseServer, self.refuseClient):
+            own = certificates.selfSigned()
+            self.check(own, "self-signed", "(CN=self.lab) signed by itself", 48, refuse)
+
+    def test_missingIntermediate(self) -> None:
+        """So is one whose issuer was not sent along."""
+        own = certificates.chained()
+        own = Credentials(own.certificate, own.key)
+        for refuse in (self.refuseServer, self.refuseClient):
+            self.check(own, "unknown-ca", "issued by CN=Lab Issuing CA", 48, refuse)
+
+    def test_wrongPurpose(self) -> None:
+        """A client's certificate is none for a server, nor the other way round."""
+        for refuse, own in (
+            (self.refuseServer, certificates.clientOnly()),
+            (self.refuseClient, certificates.serverOnly()),
+        ):
+            self.check(own, "wrong-key-purpose", "purpose", 43, refuse)
+
+    def test_expiredAuthority(self) -> None:
+        """An error above the peer's certificate is said to be there."""
+        issuer = certificates.CertificateAuthority(
+            "Old CA",
+            certificates.authority(),
+            notBefore=certificates.NOW - 9 * certificates.DAY,
+            notAfter=certificates.NOW - certificates.DAY,
+        )
+        context = stdlibContext("server", own=issuer.issue("server.lab", hosts=("server.lab",)))
+        client = makeClient()
+        converse(client, StdlibPeer(context))
+        error = self.failure(client)
+        self.assertEqual(error.code, "certificate-expired")
+        self.assertIn("the CA certificate at depth 1 (CN=Old CA) expired", error.reason)
+        self.assertEqual(client.alertSent, 45)
+        self.assertIsNone(client.presentedCertificate)
+
+    def test_revoked(self) -> None:
+        """A revoked certificate is answered with certificate_revoked."""
+        own = certificates.server()
+        store = certificates.authority().store()
+        store.add_crl(certificates.authority().revocationList(own))
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        error, client = self.refuseServer(own, store)
+        self.assertEqual(error.code, "certificate-revoked")
+        self.assertIn("(CN=server.lab)", error.reason)
+        self.assertEqual(client.alertSent, 44)
+
+    def test_expiredRevocationList(self) -> None:
+        """A CRL that is too old refuses what it would have allowed."""
+        store = certificates.authority().store()
+        store.add_crl(
+            certificates.authority().revocationList(nextUpdate=certificates.NOW - certificates.DAY)
+        )
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        error, _client = self.refuseServer(certificates.server(), store)
+        self.assertEqual(error.code, "crl-expired")
+
+    def test_missingRevocationList(self) -> None:
+        """So does one that is not there."""
+        store = certificates.authority().store()
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        error, _client = self.refuseServer(certificates.server(), store)
+        self.assertEqual(error.code, "crl-missing")
+
+
+class JudgeTests(EngineTestCase):
+    """The verdict on a certificate whose chain is good."""
+
+    def refuse(self, certificate: x509.Certificate) -> PeerRejected:
+        """Refuse every certificate."""
+        self.judged.append(certificate)
+        return PeerRejected("name-mismatch", "expected other.lab")
+
+    def setUp(self) -> None:
+        """Nothing is judged yet."""
+        self.judged: list[x509.Certificate] = []
+
+    def test_clientRefuses(self) -> None:
+        """A client's verdict reaches the server as bad_certificate."""
+        peer = StdlibPeer(stdlibContext("server", own=certificates.chained()))
+        client = makeClient(judge=self.refuse)
+        converse(client, peer)
+        error = self.failure(client)
+        self.assertEqual((error.code, error.reason), ("name-mismatch", "expected other.lab"))
+        self.assertEqual(self.judged, [certificates.chained().certificate])
+        self.assertEqual(client.presentedCertificate, certificates.chained().certificate)
+        self.assertEqual(client.alertSent, 42)
+        self.assertFalse(peer.complete)
+        self.assertIn("BAD_CERTIFICATE", str(peer.error).upper().replace(" ", "_"))
+
+    def test_serverRefuses(self) -> None:
+        """A server's verdict reaches the client as bad_certificate."""
+        peer = StdlibPeer(stdlibContext("client", own=certificates.client()))
+        server = makeServer(judge=self.refuse)
+        converse(server, peer)
+        self.assertEqual(self.failure(server).code, "name-mismatch")
+        self.assertEqual(server.alertSent, 42)
+        error = self.assertRaises(ssl.SSLError, peer.tls.read)
+        self.assertIn("BAD_CERTIFICATE", str(error).upper().replace(" ", "_"))
+
+    def test_badChainIsNotJudged(self) -> None:
+        """A certificate whose chain is bad is refused without asking."""
+        peer = StdlibPeer(stdlibContext("server", own=certificates.selfSigned()))
+        client = makeClient(judge=self.refuse)
+        converse(client, peer)
+        self.assertEqual(self.failure(client).code, "self-signed")
+        self.assertEqual(self.judged, [])
+
+    def test_judgeIsBroken(self) -> None:
+        """A bug in the judge accepts nobody, and comes out where it can be reported."""
+
+        def broken(certificate: x509.Certificate) -> PeerRejected | None:
+            raise ZeroDivisionError("a bug")
+
+        client = makeClient(judge=broken)
+        peer = StdlibPeer(stdlibContext("server", own=certificates.server()))
+        self.assertRaises(ZeroDivisionError, converse, client, peer)
+        self.assertIsNone(client.session)
+        self.assertIsNot(client.state, EngineState.COMPLETE)
+
+
+class RefusalTests(EngineTestCase):
+    """A server that will serve nobody says so."""
+
+    def test_refusal(self) -> None:
+        """Its first word is an alert, and its error is the one given."""
+        refusal = RequestRefused("no-certificate", "there is no certificate")
+        server = TLSEngine(TLSParameters(Role.SERVER, makeContext(), None, accept, refusal))
+        peer = StdlibPeer(stdlibContext("client"))
+        self.assertEqual(converse(server, peer), [])
+        self.assertIs(self.failure(server), refusal)
+        self.assertEqual(server.alertSent, 80)
+        self.assertIn("INTERNAL_ERROR", str(peer.error).upper().replace(" ", "_"))
+
+
+class MisbehavedPeerTests(EngineTestCase):
+    """Peers that do not speak TLS 1.3, or do not want to."""
+
+    def test_oldClient(self) -> None:
+        """A client that has only TLS 1.2 is told so."""
+        context = stdlibContext("client")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        server, peer = makeServer(), StdlibPeer(context)
+        converse(server, peer)
+        error = self.failure(server)
+        self.assertIsInstance(error, PeerMisbehaved)
+        self.assertEqual(error.code, "protocol-version")
+        self.assertIn("expected TLS 1.3, found a client that does not offer it", error.reason)
+        self.assertEqual(server.alertSent, 70)
+        self.assertIn("PROTOCOL_VERSION", str(peer.error).upper().replace(" ", "_"))
+
+    def test_oldServer(self) -> None:
+        """A server that has only TLS 1.2 refuses us."""
+        context = stdlibContext("server", own=certificates.server())
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        client = makeClient()
+        converse(client, StdlibPeer(context))
+        error = self.failure(client)
+        self.assertEqual(error.code, "alert-protocol-version")
+        self.assertEqual(client.alertReceived, 70)
+
+    def test_alertReceived(self) -> None:
+        """A client that does not trust us says so, and so do we."""
+        context = stdlibContext("client", trusted=certificates.otherAuthority())
+        server, peer = makeServer(), StdlibPeer(context)
+        converse(server, peer)
+        error = self.failure(server)
+        if not isinstance(error, PeerAlert):
+            raise self.failureException(error)
+        self.assertEqual((error.code, error.alert), ("alert-unknown-ca", 48))
+        self.assertEqual(error.reason, "the client refused the handshake with the alert unknown_ca")
+        self.assertEqual(server.alertReceived, 48)
+        self.assertIsNone(server.alertSent)
+        self.assertEqual(statusOf(error), errno.EACCES)
+
+    def test_everyAlert(self) -> None:
+        """Any fatal alert ends a handshake, also one without a name."""
+        for number in (10, 40, 80, 115, 116, 200):
+            client = makeClient()
+            client.start()
+            self.assertEqual(client.receiveRecord(bytes((21, 3, 3, 0, 2, 2, number))), b"")
+            error = self.failure(client)
+            self.assertIsInstance(error, PeerAlert)
+            self.assertEqual(client.alertReceived, number)
+            self.assertEqual(statusOf(error), errno.EKEYREJECTED if number == 115 else errno.EACCES)
+
+    def test_closeNotify(self) -> None:
+        """A peer that closes in mid-handshake has ended it."""
+        client = makeClient()
+        client.start()
+        client.receiveRecord(bytes.fromhex("15030300020100"))
+        error = self.failure(client)
+        self.assertEqual(error.code, "alert-close-notify")
+        self.assertEqual(statusOf(error), errno.EACCES)
+
+    def test_garbage(self) -> None:
+        """Records that make no sense end a handshake with an alert."""
+        for record in (
+            bytes.fromhex("160303000401000000"),  # an empty ClientHello
+            bytes.fromhex("1703030001ff"),  # application data
+            bytes.fromhex("16030300040f000000"),  # CertificateVerify
+        ):
+            server = makeServer()
+            self.assertEqual(server.start(), b"")
+            output = server.receiveRecord(record)
+            error = self.failure(server)
+            self.assertIsInstance(error, PeerMisbehaved)
+            self.assertTrue(error.reason.startswith("the handshake with the client failed: "))
+            self.assertIsNotNone(server.alertSent)
+            self.assertEqual(output[0], ALERT)
+            self.assertEqual(output[-1], server.alertSent)
+
+    def test_brokenCiphertext(self) -> None:
+        """A record that cannot be decrypted is answered with bad_record_mac."""
+        client = makeClient()
+        peer = StdlibPeer(stdlibContext("server", own=certificates.server()))
+        flight = peer.feed(client.start())
+        client.receiveRecord(records(flight)[0])
+        client.receiveRecord(bytes.fromhex("1703030020") + bytes(32))
+        self.assertEqual(self.failure(client).code, "bad-record-mac")
+        self.assertEqual(client.alertSent, 20)
+
+    @given(st.sampled_from((20, 21, 22, 23)), st.binary(min_size=1, max_size=80), st.booleans())
+    def test_anyRecord(self, kind: int, fragment: bytes, asClient: bool) -> None:  # noqa: FBT001
+        """Whatever record comes first, the engine waits for more or has failed."""
+        engine = makeClient(context=_CLIENT) if asClient else makeServer(context=_SERVER)
+        engine.start()
+        record = bytes((kind, 3, 3)) + len(fragment).to_bytes(2, "big") + fragment
+        engine.receiveRecord(record)
+        self.assertIn(engine.state, (EngineState.NEED_RECORD, EngineState.FAILED))
+        self.assertEqual(engine.error is None, engine.state is EngineState.NEED_RECORD)
+        self.assertIsNone(engine.session)
+
+
+_CLIENT = makeContext()
+_SERVER = makeContext(certificates.server())
+
+
+class OddConnection(SSL.Connection):
+    """A connection that answers as no OpenSSL does that we know."""
+
+    cipher: str | None = None
+    """The suite's name to give instead of the real one."""
+
+    appended = b""
+    """Octets to append to the output of the step that completes the handshake."""
+
+    complete = False
+
+    def get_cipher_name(self) -> str | None:
+        """Tell the suite's name."""
+        return super().get_cipher_name() if self.cipher is None else self.cipher
+
+    def do_handshake(self) -> None:
+        """Do a step."""
+        super().do_handshake()
+        self.complete = True
+
+    def bio_read(self, bufsiz: int) -> bytes:
+        """Take output."""
+        if self.complete and self.appended:
+            data, self.appended = self.appended, b""
+            return data
+        return super().bio_read(bufsiz)
+
+
+class OddContext(TLSContext):
+    """A context whose connections are odd."""
+
+    cipher: str | None = None
+    appended = b""
+
+    def connection(self, engine: TLSEngine) -> SSL.Connection:
+        """Make a connection."""
+        connection = OddConnection(self._context)
+        connection.cipher = self.cipher
+        connection.appended = self.appended
+        connection.set_app_data(engine)
+        return connection
+
+
+class ForgetfulEngine(TLSEngine):
+    """An engine whose library does not tell a secret, or tells it badly."""
+
+    line: bytes | None = None
+
+    def keyLogged(self, line: bytes) -> None:
+        """Pass on another line than the one logged, or none."""
+        if self.line is not None:
+            super().keyLogged(line.partition(b" ")[0] + self.line)
+
+
+class UnusableSessionTests(EngineTestCase):
+    """A handshake that succeeds, but whose keys cannot be used, has failed."""
+
+    def oddContext(self) -> OddContext:
+        """Make a context for odd servers."""
+        return OddContext(
+            store=certificates.authority().store(),
+            own=certificates.server().own(),
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+
+    def check(self, engine: TLSEngine, code: str) -> HandshakeError:
+        """Check that an engine fails at the end."""
+        role = "server" if engine._role is Role.CLIENT else "client"
+        peer = StdlibPeer(stdlibContext(role, own=certificates.server()))
+        converse(engine, peer)
+        error = self.failure(engine)
+        self.assertIsInstance(error, SessionUnusable)
+        self.assertEqual(error.code, code)
+        self.assertEqual(statusOf(error), errno.EIO)
+        return error
+
+    def test_unknownSuite(self) -> None:
+        """A suite that kTLS has not is named."""
+        context = self.oddContext()
+        context.cipher = "TLS_AES_128_CCM_8_SHA256"
+        error = self.check(makeServer(context=context), "unusable-suite")
+        self.assertIn("TLSv1.3 with TLS_AES_128_CCM_8_SHA256", error.reason)
+
+    def test_noSuite(self) -> None:
+        """So is a suite without a name."""
+        context = self.oddContext()
+        context.cipher = ""
+        self.check(makeServer(context=context), "unusable-suite")
+
+    def test_outputThatIsNoTicket(self) -> None:
+        """Output of a server's last step that is not encrypted cannot be dropped as a ticket."""
+        context = self.oddContext()
+        context.appended = bytes.fromhex("15030300020100")
+        error = self.check(makeServer(context=context), "unexpected-output")
+        self.assertIn("a record of type 21", error.reason)
+
+    def test_secretsMissing(self) -> None:
+        """Without a secret there are no keys, in either role."""
+        for parameters in (
+            TLSParameters(Role.CLIENT, makeContext(), None, accept),
+            TLSParameters(Role.SERVER, makeContext(certificates.server()), None, accept),
+        ):
+            self.check(ForgetfulEngine(parameters), "no-traffic-secret")
+
+    def test_secretsUnreadable(self) -> None:
+        """A secret that cannot be read is not shown."""
+        engine = ForgetfulEngine(TLSParameters(Role.CLIENT, makeContext(), None, accept))
+        engine.line = b" 00 secrecyX"
+        error = self.check(engine, "no-traffic-secret")
+        self.assertNotIn("secrecyX", "".join(traceback.format_exception(error)))
+
+
+class ListeningEngine(TLSEngine):
+    """An engine that remembers all the secrets that it has heard of."""
+
+    heard: tuple[bytes, ...] = ()
+
+    def keyLogged(self, line: bytes) -> None:
+        """Remember the secret."""
+        self.heard += (bytes.fromhex(line.split(b" ")[2].decode()),)
+        super().keyLogged(line)
+
+
+class SecrecyTests(EngineTestCase):
+    """Nothing secret is in what may be shown of an engine."""
+
+    def assertSilent(self, engine: ListeningEngine) -> None:
+        """Search all that may be shown of an engine for secrets."""
+        secrets = list(engine.heard)
+        shown = [repr(engine), str(engine)]
+        # What the test has added is left out.
+        contents = {name: value for name, value in vars(engine).items() if name != "heard"}
+        shown += [repr(contents), str(contents)]
+        if engine.session is not None:
+            session = engine.session
+            shown += [repr(session), str(session), repr(session.transmit), str(session.receive)]
+            shown += [repr(session.transmit.keys), f"{session.receive.keys}"]
+            for direction in (session.transmit, session.receive):
+                secrets += [direction.keys.key, direction.keys.iv]
+        if engine.error is not None:
+            shown += [repr(engine.error), str(engine.error), repr(vars(engine.error))]
+            shown += traceback.format_exception(engine.error)
+        self.assertTrue(secrets)
+        everything = "\n".join(shown)
+        for secret in secrets:
+            for form in (secret.hex(), secret.hex().upper(), repr(secret)[2:-1]):
+                # assertNotIn would show it.
+                self.assertFalse(form in everything, "a secret is shown")
+        self.assertEqual(engine._keyLog, {})
+
+    def test_complete(self) -> None:
+        """After success only the session has the keys, and does not show them."""
+        client = ListeningEngine(TLSParameters(Role.CLIENT, makeContext(), None, accept))
+        server = ListeningEngine(
+            TLSParameters(Role.SERVER, makeContext(certificates.server()), None, accept)
+        )
+        pair(client, server)
+        self.assertMatch(client, server)
+        self.assertSilent(client)
+        self.assertSilent(server)
+
+    def test_failed(self) -> None:
+        """After a failure nobody has them."""
+        server = ListeningEngine(
+            TLSParameters(Role.SERVER, makeContext(certificates.server()), None, accept)
+        )
+        pair(makeClient(certificates.selfSigned()), server)
+        self.assertEqual(self.failure(server).code, "self-signed")
+        self.assertSilent(server)
+
+    def test_privateKey(self) -> None:
+        """Our own private key is not shown either."""
+        own = certificates.server().own()
+        self.assertNotIn("key", repr(own).lower().replace("pkey", "key"))

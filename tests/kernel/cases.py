@@ -68,16 +68,18 @@ def _transfers() -> Iterator[Case]:
     for version, security in product(("4.2", "3"), ("mtls", "tls")):
         yield Case(
             _camel("alone", f"v{version}", security),
-            f"One agent serves both ends of NFS {version} with xprtsec={security}: 64 MiB survive a "
-            "remount, with kTLS in both directions and no decrypt error.",
+            f"One agent serves both ends of NFS {version} with xprtsec={security}: 64 MiB survive "
+            "a remount, with kTLS in both directions and no decrypt error.",
             "transfer.alone",
             {"version": version, "security": security},
             olderKernel=True,
         )
-    for server, client, version, security in product(_AGENTS, _AGENTS, ("4.2", "3"), ("mtls", "tls")):
+    for server, client, version, security in product(
+        _AGENTS, _AGENTS, ("4.2", "3"), ("mtls", "tls")
+    ):
         yield Case(
             _camel("pair", server, "serves", client, f"v{version}", security),
-            f"A file goes from {client} to {server} and back by NFS {version} with xprtsec={security}.",
+            f"A file goes from {client} to {server} and back, NFS {version}, xprtsec={security}.",
             "transfer.pair",
             {"server": server, "client": client, "version": version, "security": security},
             olderKernel=True,
@@ -174,7 +176,7 @@ def _refusals() -> Iterator[Case]:
     for kind, code, alert, status in _BAD_CLIENTS:
         yield Case(
             _camel("client", kind),
-            f"A client that is bad ({kind}) is refused, the log says {code}, and the next one is served.",
+            f"A client that is bad ({kind}) is refused, the log says {code}, the next is served.",
             "refusals.badClient",
             {"kind": kind, "code": code, "alert": alert, "status": status},
         )
@@ -213,7 +215,7 @@ def _names() -> Iterator[Case]:
     for (kind, name), version in product(names.items(), ("4.2", "3")):
         yield Case(
             _camel("mount", "by", kind, f"v{version}"),
-            f"{name} in the mount command is what the server's certificate has to be for, NFS {version}.",
+            f"The server's certificate has to be for {name} of the mount command, NFS {version}.",
             "transfer.name",
             {"server": name, "version": version},
         )
@@ -248,7 +250,10 @@ def _lives() -> Iterator[Case]:
     @return: the cases.
     """
     for function, expectation in (
-        ("killedInHandshake", "nfsd survives an agent killed in mid-handshake; the next agent serves."),
+        (
+            "killedInHandshake",
+            "nfsd survives an agent killed in mid-handshake; the next agent serves.",
+        ),
         ("restartedWithPending", "A restarted agent takes over the requests that wait."),
         ("startedAfter", "An agent answers requests that are older than itself."),
         ("terminatedInFlight", "SIGTERM lets the handshakes in flight finish; nothing is owed."),

@@ -79,7 +79,7 @@ def _showGood(guest: Guest) -> None:
     for host in ("client", "server"):
         _say(f"What ktlsagent on the {host} logged:", "   ")
         _say(_line("ok", facts[f"{host} line"], _SHOWN), "     ")
-    counters = ", ".join(f"{name} {value}" for name, value in facts["tls_stat"].items())
+    counters = ", ".join(f"{name} +{value}" for name, value in facts["tls_stat"].items())
     _say(f"The kernel's own counters on the client (/proc/net/tls_stat): {counters}", "   ")
     _say()
 
@@ -106,7 +106,7 @@ def _showRefused(guest: Guest, number: int, flaw: str, title: str) -> None:
 def main() -> None:
     """Run the demonstration."""
     started = time.monotonic()
-    guest = Guest(FORKY, lambda text: _say(text))
+    guest = Guest(FORKY, _say)
     try:
         _say("ktlsagent: a real Linux kernel, in user mode, asks it for TLS handshakes")
         guest.boot()
@@ -119,9 +119,9 @@ def main() -> None:
     finally:
         guest.close()
     _say(
-        f"Seen in {time.monotonic() - started:.0f} s: ktlsagent did the handshakes of both ends, the kernel "
-        "encrypted the file's way in both directions without an error, and two servers that were "
-        "not who they should be were refused, each with its reason in one line."
+        f"Seen in {time.monotonic() - started:.0f} s: ktlsagent did the handshakes of both ends, "
+        "the kernel encrypted what went over the network in both directions, without an error, and "
+        "two servers that were not who they should be were refused, each with its reason."
     )
 
 

@@ -55,10 +55,14 @@ _ASYMMETRIC: Final = Path(__file__).with_name("guest") / "asymmetric.c"
 
 _MOUNT_POINTS: Final = ("srv/ktlsagent", "run", "tmp", "var/lib/nfs", "var/log", "mnt")
 
-_FINISH: Final = (
-    # user-mode-linux keeps its modules where modprobe does not look.
+_LINK_MODULES: Final = (
     'mkdir -p "$1/lib/modules"; for modules in "$1"/usr/lib/uml/modules/*; do '
-    'ln -s "/usr/lib/uml/modules/${modules##*/}" "$1/lib/modules/"; done',
+    'ln -s "/usr/lib/uml/modules/${modules##*/}" "$1/lib/modules/"; done'
+)
+"""user-mode-linux keeps its modules where modprobe does not look."""
+
+_FINISH: Final = (
+    _LINK_MODULES,
     f'cd "$1" && mkdir -p {" ".join(_MOUNT_POINTS)}',
     'touch "$1/etc/hosts" "$1/etc/exports"',
 )
@@ -71,7 +75,10 @@ _TOOLS: Final = {
 }
 
 _SUITE_NAMES: Final = frozenset(
-    "bullseye bookworm trixie forky duke sid oldstable stable testing unstable".split()
+    [
+        *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+        *("oldstable", "stable", "testing", "unstable"),
+    ]
 )
 
 
@@ -234,7 +241,11 @@ def _follow(command: list[str], progress: Progress) -> None:
     """
     tail: list[str] = []
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -253,9 +264,13 @@ def _follow(command: list[str], progress: Progress) -> None:
                 "; the archive's signature was not accepted: this machine's key ring is too old, "
                 "apt-get install --only-upgrade debian-archive-keyring (2025.1 or newer)"
             )
-        elif re.search(r"Temporary failure|Could not connect|Unable to fetch|Failed to fetch", output):
+        elif re.search(
+            r"Temporary failure|Could not connect|Unable to fetch|Failed to fetch", output
+        ):
             advice = "; the mirror was not reached: is the network up, does apt-get update work?"
-        raise LabError(f"{command[0]} failed with exit status {process.returncode}{advice}\n{output}")
+        raise LabError(
+            f"{command[0]} failed with exit status {process.returncode}{advice}\n{output}"
+        )
 
 
 def _download(requirement: str, directory: Path, progress: Progress) -> Path:
@@ -270,19 +285,32 @@ def _download(requirement: str, directory: Path, progress: Progress) -> Path:
     """
     progress(f"  downloading {requirement} from the Python package index")
     name = requirement.partition("==")[0]
-    pythons = [sys.executable, "/usr/bin/python3"]
+    pythons = [sys.executable, str(CHECKOUT / ".venv/bin/python"), "/usr/bin/python3"]
+    pythons = [python for python in pythons if os.access(python, os.X_OK)]
     for python in pythons:
-        if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        asked = [python, "-m", "pip", "--version"]
+        if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
             break
     else:
         raise LabError("pip is missing: apt-get install python3-pip")
     command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
     command += ["--dest", str(directory), requirement]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(directory.glob(f"{name}-*.tar.gz"))
     if ran.returncode or not found:
         raise LabError(f"pip could not download {requirement}:\n{ran.stdout}{ran.stderr}")
     return found[0]
+
+
+def _inside(file: Path, command: str) -> list[str]:
+    """
+    Say how to work with a file of the host inside the root file system.
+
+    @param file: put into C{/root} for the while.
+    @param command: run inside.
+    @return: hooks for mmdebstrap.
+    """
+    return [f"copy-in {file} /root", f'chroot "$1" {command}', f'rm "$1/root/{file.name}"']
 
 
 def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
@@ -300,25 +328,22 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
     try:
         for requirement in recipe.pythonSources:
             source = _download(requirement, work, progress)
-            hooks += [
-                f"copy-in {source} /root",
-                'chroot "$1" python3 -m pip install --no-deps --no-index --no-build-isolation '
-                f'--break-system-packages --root-user-action=ignore /root/{source.name}',
-                f'rm "$1/root/{source.name}"',
-            ]
+            install = "python3 -m pip install --no-deps --no-index --no-build-isolation"
+            install += " --break-system-packages --root-user-action=ignore"
+            hooks += _inside(source, f"{install} /root/{source.name}")
         for path in recipe.preloads:
             made = f"/usr/local/lib/lab/{path.stem}.so"
-            hooks += [
-                f"copy-in {path} /root",
-                f'chroot "$1" sh -c "mkdir -p /usr/local/lib/lab && '
-                f'gcc -shared -fPIC -O2 -Wall -o {made} /root/{path.name}"',
-                f'rm "$1/root/{path.name}"',
-            ]
+            compiled = f"gcc -shared -fPIC -O2 -Wall -o {made} /root/{path.name}"
+            hooks += _inside(path, f'sh -c "mkdir -p /usr/local/lib/lab && {compiled}"')
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
         # The Release file of a suite in development may be past its Valid-Until.
-        command += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
         command += [
-            f"--dpkgopt=path-exclude={path}" for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            "--aptopt=Acquire::Languages none",
+        ]
+        command += [
+            f"--dpkgopt=path-exclude={path}"
+            for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
         ]
         command += _proxyOptions()
         command += [f"--customize-hook={hook}" for hook in (*_FINISH, *hooks)]
@@ -348,7 +373,8 @@ def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if target.is_dir():
             return target
-        progress(f"building the {recipe.name} root file system once "
+        progress(
+            f"building the {recipe.name} root file system once "
             f"(kernel {recipe.kernel}, a minute or two)"
         )
         started = time.monotonic()

@@ -61,7 +61,6 @@ class KernelTestCase(SynchronousTestCase):
             logs = "\n".join(f"--- {name}\n{text}" for name, text in result["logs"].items())
             self.fail(f"{result['failure']}\nfacts: {facts}\n{logs}")
 
-
     def _record(self, line: str) -> None:
         """
         Keep what was measured.

@@ -140,7 +140,9 @@ class Agent:
         """
         matches = re.finditer(r"\bhandshake (ok|failed) (.*)", self.log())
         return [
-            HandshakeLine(match[1], dict(word.partition("=")[::2] for word in shlex.split(match[2])))
+            HandshakeLine(
+                match[1], dict(word.partition("=")[::2] for word in shlex.split(match[2]))
+            )
             for match in matches
         ]
 
@@ -168,9 +170,7 @@ class Agent:
         directory = Path(f"/proc/{self.process.pid}")
         rows = [row.split() for row in (directory / "net/netlink").read_text().splitlines()[1:]]
         joined = {
-            f"socket:[{row[-1]}]"
-            for row in rows
-            if row[1] == _NETLINK_GENERIC and int(row[3], 16)
+            f"socket:[{row[-1]}]" for row in rows if row[1] == _NETLINK_GENERIC and int(row[3], 16)
         }
         return any(os.readlink(path) in joined for path in (directory / "fd").iterdir())
 
@@ -223,6 +223,8 @@ class Agent:
         if match is None:
             raise Unexpected(f"{self.name} logged no ledger when it stopped")
         books = {name: int(value) for name, value in (word.split("=") for word in match[1].split())}
-        held = {name: count for name, count in books.items() if name not in {"accepted", "answered"}}
+        held = {
+            name: count for name, count in books.items() if name not in {"accepted", "answered"}
+        }
         if books["accepted"] != books["answered"] or any(held.values()):
             raise Unexpected(f"{self.name}: the ledger is not balanced: {match[1]}")

@@ -5,11 +5,11 @@ boot, as PEM files named after what is right or wrong about them.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DIRECTORY: Final = Path("/tmp/lab/certificates")
 
-_DAY: Final = datetime.timedelta(days=1)
+_DAY: Final = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,20 @@ class _Wanted:
 _SERVER: Final = ("server.lab", "10.0.0.1", "fd00::1")
 _CLIENT: Final = ("client.lab", "10.0.0.2", "fd00::2")
 
+_FLAWS: Final[dict[str, dict[str, Any]]] = {
+    "expired": {"begins": -30, "ends": -1},
+    "not-yet-valid": {"begins": 1, "ends": 30},
+    "unknown-ca": {"issuer": "other-ca"},
+    "self-signed": {"issuer": ""},
+}
+
 _LEAVES: Final = {
     "server": _Wanted("server.lab", _SERVER),
     "client": _Wanted("client.lab", _CLIENT),
     **{
-        f"{role}-{flaw}": _Wanted(names[0], names, **changes)
+        f"{role}-{flaw}": replace(_Wanted(names[0], names), **changes)
         for role, names in (("server", _SERVER), ("client", _CLIENT))
-        for flaw, changes in {
-            "expired": {"begins": -30, "ends": -1},
-            "not-yet-valid": {"begins": 1, "ends": 30},
-            "unknown-ca": {"issuer": "other-ca"},
-            "self-signed": {"issuer": ""},
-        }.items()
+        for flaw, changes in _FLAWS.items()
     },
     "server-wrong-name": _Wanted("other.lab", ("other.lab", "10.0.0.1")),
     "server-wrong-ip": _Wanted("server.lab", ("server.lab", "10.9.9.9", "fd00::9")),
@@ -104,7 +106,7 @@ class _Pair:
         @param issuer: who signs it; L{None} for itself.
         @param isCa: whether it may sign others.
         """
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = dt.datetime.now(dt.UTC)
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.subject)])
         signer = issuer or self

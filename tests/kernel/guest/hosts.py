@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -122,6 +123,8 @@ class Host:
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
         """Make the calling thread open its sockets in this host's network."""
+        if sys.version_info < (3, 12):
+            raise RuntimeError("the guest's Python has to know setns")
         with Path("/proc/thread-self/ns/net").open() as own:
             with Path(f"/proc/{self.pid}/ns/net").open() as other:
                 os.setns(other.fileno(), os.CLONE_NEWNET)
@@ -174,6 +177,8 @@ def connect(one: Host, other: Host) -> None:
     @param one: gets the addresses C{10.0.0.1} and C{fd00::1}.
     @param other: gets the addresses C{10.0.0.2} and C{fd00::2}.
     """
-    one.call("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(other.pid))
+    one.call(
+        "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(other.pid)
+    )
     one.addAddresses("eth0", ["10.0.0.1/24", "fd00::1/64"])
     other.addAddresses("eth0", ["10.0.0.2/24", "fd00::2/64"])

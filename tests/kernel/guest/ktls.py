@@ -53,7 +53,9 @@ def sessions(host: Host, port: int = 2049) -> list[Session]:
     @param port: the server's port.
     @return: one for each connection that has the TLS upper layer.
     """
-    text = host.call("ss", "-Htineo", "state", "established", f"( sport = :{port} or dport = :{port} )")
+    text = host.call(
+        "ss", "-Htineo", "state", "established", f"( sport = :{port} or dport = :{port} )"
+    )
     pattern = re.compile(
         r"tcp-ulp-tls.*?version: (?P<version>\S+) cipher: (?P<cipher>\S+)"
         r".*?rxconf: (?P<rx>\S+) txconf: (?P<tx>\S+)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.kernel.guest.agents import KTLSAGENT, LOGS, Agent, configuration
 from tests.kernel.guest.hosts import Host, connect
@@ -35,7 +35,7 @@ class Lab:
         self._hosts: list[Host] = []
         self._cleanup = contextlib.ExitStack()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         """
         Begin.
 

@@ -32,7 +32,8 @@ class NfsServer:
         Start it.
 
         @param host: where.
-        @param security: the export's C{xprtsec}: C{none}, C{tls} or C{mtls}.
+        @param security: the export's C{xprtsec}: C{none}, C{tls}, C{mtls}, or
+            several with colons.
         @param threads: how many threads serve.
         """
         self.host = host
@@ -45,7 +46,7 @@ class NfsServer:
         self._helper("nfsdcld", "--foreground", "--pipefsdir=/run/rpc_pipefs")
         self._control("nfsv4leasetime", "10")
         self._control("nfsv4gracetime", "10")
-        options = f"rw,no_root_squash,no_subtree_check,fsid=0,insecure,no_pnfs,xprtsec={security}"
+        options = f"rw,no_root_squash,no_subtree_check,fsid=0,insecure,xprtsec={security}"
         host.call("exportfs", "-o", options, f"*:{EXPORT}")
         self._helper("rpc.mountd", "--foreground")
         host.call("rpc.nfsd", "--nfs-version", "3", str(threads))
@@ -143,7 +144,9 @@ class Mount:
         self.host.call("umount", MOUNT_POINT)
 
 
-def refusal(host: Host, version: str, security: str, server: str = "server.lab", *options: str) -> str:
+def refusal(
+    host: Host, version: str, security: str, server: str = "server.lab", *options: str
+) -> str:
     """
     Try a mount that has to be refused.
 

@@ -205,7 +205,7 @@ class Stream:
         @return: its body.
         @raise PeerGone: if there is no more.
         """
-        while len(self._buffer) < 4 or len(self._buffer) < 4 + self._length():  # noqa: PLR2004
+        while len(self._buffer) < 4 or len(self._buffer) < 4 + self._length():
             self._buffer += self.receive()
         end = 4 + self._length()
         body, self._buffer = self._buffer[4:end], self._buffer[end:]
@@ -259,7 +259,9 @@ def serveCalls(context: ssl.SSLContext) -> Behaviour:
             call = stream.receiveRecord()
             visit.calls += 1
             isNull = call[20:24] == bytes(4)
-            stream.send(_rpcReply(int.from_bytes(call[:4], "big"), 0 if isNull else _PROGRAM_UNAVAILABLE))
+            stream.send(
+                _rpcReply(int.from_bytes(call[:4], "big"), 0 if isNull else _PROGRAM_UNAVAILABLE)
+            )
 
     return behave
 
@@ -277,7 +279,9 @@ def relay(context: ssl.SSLContext, host: Host) -> Behaviour:
         answerProbe(stream)
         stream.startTls(context, server=True)
         with host.network():
-            server = socket.create_connection(("127.0.0.1", 2049))
+            # By the address that clients can reach: nfsd gives it to them as that
+            # of its data server.
+            server = socket.create_connection(("10.0.0.1", 2049))
         back = threading.Thread(target=_pump, args=(server, stream), daemon=True)
         back.start()
         try:
@@ -430,7 +434,9 @@ class RpcClient:
         if _STARTTLS not in self.stream.receiveRecord():
             raise PeerGone("no STARTTLS")
 
-    def startTls(self, name: str | None = "client", *, tls12: bool = False, corked: bool = False) -> None:
+    def startTls(
+        self, name: str | None = "client", *, tls12: bool = False, corked: bool = False
+    ) -> None:
         """
         Run the handshake.
 

@@ -18,8 +18,11 @@ def unmount(lab: Lab, version: str) -> None:
     """
     serverHost, clientHost = lab.twoHosts()
     lab.agent(clientHost)
+    # For the connection to the data server, which is the NFS server itself: NFS
+    # 4.2 makes one since nfsd has flexible file layouts.
+    lab.agent(serverHost)
     lab.listening()
-    lab.server(serverHost, "none")
+    lab.server(serverHost, "none:mtls")
     context = peers.tlsContext("server", server=True)
     relay = lab.closing(peers.RpcServer(serverHost, peers.relay(context, serverHost)))
     with lab.mounted(clientHost, version, "mtls", "server.lab", f"port={peers.PORT}") as mount:

@@ -60,7 +60,9 @@ def _holdsRequest(agent: Agent) -> bool:
     @param agent: the agent.
     @return: true if so.
     """
-    listing = agent.host.call("ss", "-Htnp", "state", "established", "( sport = :2049 or dport = :2049 )")
+    listing = agent.host.call(
+        "ss", "-Htnp", "state", "established", "( sport = :2049 or dport = :2049 )"
+    )
     return f"pid={agent.process.pid}," in listing
 
 

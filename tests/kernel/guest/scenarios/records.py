@@ -53,10 +53,12 @@ def tickets(lab: Lab, times: int) -> None:
     for number in range(times):
         name = _mount(clientHost)
         errors[name] = errors.get(name, 0) + 1
+        until(lambda: all(visit.ending for visit in server.visits), f"connection {number} ends")
         visits = server.visits[number:]
-        until(lambda: visits and visits[-1].ending, f"connection {number} ends")
         if len(visits) != 1 or visits[0].calls < _CALLS_OF_A_MOUNT:
-            raise Unexpected(f"mount {number} ({name}): expected {_CALLS_OF_A_MOUNT} calls, found {visits}")
+            raise Unexpected(
+                f"mount {number} ({name}): expected {_CALLS_OF_A_MOUNT} calls, found {visits}"
+            )
     lab.facts["mounts"] = errors
     lab.facts["per-second"] = round(times / (time.monotonic() - started), 1)
     lab.facts["endings"] = sorted({visit.ending for visit in server.visits})

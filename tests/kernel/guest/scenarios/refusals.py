@@ -149,7 +149,7 @@ _SERVERS = {
 }
 
 
-def badServer(lab: Lab, kind: str, number: str, code: str, alert: str, status: str) -> None:
+def badServer(lab: Lab, *, kind: str, number: str, code: str, alert: str, status: str) -> None:
     """
     The kernel's client meets a bad server.
 

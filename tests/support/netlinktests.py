@@ -1,0 +1,180 @@
+"""What holds of the handshake family, on the fake as on a real kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from zope.interface.verify import verifyObject
+
+from ktlsagent.errors import NetlinkError
+from ktlsagent.interfaces import IHandshakeKernel, INetlinkSocket
+from ktlsagent.netlink import HandshakeNetlink
+from tests.support.mixin import TestsMixin
+
+
+class HandshakeKernelTestsMixin(TestsMixin):
+    """Tests that need no consumer: nobody asks for a handshake."""
+
+    def openSocket(self) -> INetlinkSocket:
+        """
+        Open a netlink socket of the kernel under test.
+
+        @return: the socket.
+        """
+        raise NotImplementedError
+
+    def makeKernel(self) -> HandshakeNetlink:
+        """
+        Make what is tested; not opened yet.
+
+        @return: the handshake family of the kernel under test.
+        """
+        raise NotImplementedError
+
+    def listening(self) -> HandshakeNetlink:
+        """
+        Make what is tested, and listen.
+
+        @return: the handshake family, closed at the end of the test.
+        """
+        kernel = self.makeKernel()
+        kernel.open()
+        self.addCleanup(kernel.close)
+        kernel.listen()
+        return kernel
+
+    def connection(self) -> socket.socket:
+        """
+        Make a socket for which no handshake was asked.
+
+        @return: one end of a pair, closed at the end of the test.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        return near
+
+    def refusedDone(self, descriptor: int, status: int = 0) -> NetlinkError:
+        """
+        Send a DONE that is refused.
+
+        @param descriptor: of what.
+        @param status: which status.
+        @return: the refusal.
+        """
+        error: NetlinkError = self.assertRaises(
+            NetlinkError, self.listening().done, descriptor, status
+        )
+        return error
+
+    def test_interfaces(self) -> None:
+        """Socket and family provide what the agent's other parts count on."""
+        opened = self.openSocket()
+        self.addCleanup(opened.close)
+        verifyObject(INetlinkSocket, opened)
+        verifyObject(IHandshakeKernel, self.makeKernel())
+
+    def test_portsDiffer(self) -> None:
+        """Each netlink socket has a port of its own."""
+        first, second = self.openSocket(), self.openSocket()
+        self.addCleanup(first.close)
+        self.addCleanup(second.close)
+        self.assertNotEqual(first.portId(), second.portId())
+
+    def test_noAnswerWithoutQuestion(self) -> None:
+        """A netlink socket on which nothing has come does not block."""
+        opened = self.openSocket()
+        self.addCleanup(opened.close)
+        self.assertRaises(BlockingIOError, opened.receive)
+
+    def test_unknownGroup(self) -> None:
+        """A multicast group that no family has cannot be joined."""
+        opened = self.openSocket()
+        self.addCleanup(opened.close)
+        self.assertRaises(OSError, opened.join, 0x7FFFFFF0)
+
+    def test_closedSocket(self) -> None:
+        """A closed netlink socket gives errors, and can be closed again."""
+        opened = self.openSocket()
+        opened.close()
+        opened.close()
+        self.assertRaises(OSError, opened.receive)
+        self.assertRaises(OSError, opened.send, b"")
+        self.assertEqual(opened.fileno(), -1)
+
+    def test_listens(self) -> None:
+        """The family and its group are found, and READY has a descriptor to wait on."""
+        self.assertGreaterEqual(self.listening().fileno(), 0)
+
+    def test_noReady(self) -> None:
+        """Reading READY when none has come returns at once."""
+        self.listening().readReady()
+
+    def test_nothingPending(self) -> None:
+        """ACCEPT without a request pending is C{None}, each time."""
+        kernel = self.listening()
+        self.assertIsNone(kernel.accept())
+        self.assertIsNone(kernel.accept())
+
+    def test_doneWithClosedDescriptor(self) -> None:
+        """DONE with a descriptor that is closed is C{EBADF}."""
+        connection = self.connection()
+        descriptor = os.dup(connection.fileno())
+        kernel = self.listening()
+        os.close(descriptor)
+        error = self.assertRaises(NetlinkError, kernel.done, descriptor, 0)
+        self.assertEqual(error.errno, errno.EBADF)
+
+    def test_doneWithoutRequest(self) -> None:
+        """DONE with a socket that no handshake was asked for is C{EBUSY}."""
+        error = self.refusedDone(self.connection().fileno())
+        self.assertEqual(error.errno, errno.EBUSY)
+        self.assertEqual(str(error), "DONE: EBUSY")
+
+    def test_doneWithoutSocket(self) -> None:
+        """DONE with a descriptor of something else is C{ENOTSOCK}."""
+        readable, writable = os.pipe()
+        self.addCleanup(os.close, readable)
+        self.addCleanup(os.close, writable)
+        self.assertEqual(self.refusedDone(readable).errno, errno.ENOTSOCK)
+
+    def test_doneWithHugeStatus(self) -> None:
+        """The kernel's own words are in the refusal of a status that is no errno."""
+        error = self.refusedDone(self.connection().fileno(), 4096)
+        self.assertEqual(error.errno, errno.ERANGE)
+        self.assertIn("integer out of range", str(error))
+
+    def test_otherListeners(self) -> None:
+        """Another listener is seen while it is there; we are not one of the others."""
+        kernel = self.listening()
+        self.assertEqual(list(kernel.otherListeners()), [])
+        other = self.listening()
+        self.assertEqual(len(kernel.otherListeners()), 1)
+        self.assertEqual(len(other.otherListeners()), 1)
+        self.assertNotEqual(list(kernel.otherListeners()), list(other.otherListeners()))
+        other.leave()
+        self.assertEqual(list(kernel.otherListeners()), [])
+
+    def test_leave(self) -> None:
+        """After leaving, requests can still be answered, but none be accepted."""
+        kernel = self.listening()
+        kernel.leave()
+        kernel.leave()
+        connection = self.connection()
+        error = self.assertRaises(NetlinkError, kernel.done, connection.fileno(), 0)
+        self.assertEqual(error.errno, errno.EBUSY)
+        self.assertRaises(NetlinkError, kernel.accept)
+
+    def test_close(self) -> None:
+        """After closing nothing works until the family is opened again."""
+        kernel = self.listening()
+        kernel.close()
+        kernel.close()
+        for use in (kernel.fileno, kernel.readReady, kernel.accept, kernel.otherListeners):
+            self.assertEqual(self.assertRaises(NetlinkError, use).errno, errno.EBADF)
+        self.assertRaises(NetlinkError, kernel.done, self.connection().fileno(), 0)
+        kernel.open()
+        kernel.listen()
+        self.assertIsNone(kernel.accept())

@@ -1,0 +1,499 @@
+"""Tests for L{ktlsagent.netlink}."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import struct
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import MalformedRequest, NetlinkError, OutOfDescriptors, StartError
+from ktlsagent.interfaces import INetlinkSocket
+from ktlsagent.netlink import HandshakeNetlink, NetlinkSocket
+from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from tests.support import netlinktests
+from tests.support.fakekernel import (
+    ATTRIBUTE_HEADER,
+    CLIENTHELLO,
+    CTRL_CMD_GETFAMILY,
+    FAMILY_ID,
+    GENL_HEADER,
+    GENL_ID_CTRL,
+    NLMSG_ERROR,
+    NLMSG_HEADER,
+    PSK,
+    X509,
+    FakeHandshakeKernel,
+    FakeUpcall,
+    netlinkMessage,
+    string,
+    u32,
+)
+
+
+def _refusal(datagram: bytes, number: int) -> bytes:
+    """Build a refusal in place of an answer."""
+    _length, _kind, _flags, sequence, port = NLMSG_HEADER.unpack_from(datagram)
+    payload = struct.pack("=i", -number) + bytes(NLMSG_HEADER.size)
+    return netlinkMessage(NLMSG_ERROR, 0x100, sequence, port, payload)
+
+
+class _FakeKernelTestCase(SynchronousTestCase):
+    """Has a fake of the kernel's side."""
+
+    def setUp(self) -> None:
+        self.fake = FakeHandshakeKernel()
+        self.addCleanup(self.fake.close)
+
+    def openSocket(self) -> INetlinkSocket:
+        return self.fake.socket()
+
+    def makeKernel(self) -> HandshakeNetlink:
+        return HandshakeNetlink(self.fake.socket, self.fake.listenersFile)
+
+
+class FakeHandshakeKernelTests(_FakeKernelTestCase, netlinktests.HandshakeKernelTestsMixin):
+    """The fake does what a real kernel does (L{tests.kernel.real} has the other half)."""
+
+
+class HandshakeNetlinkStartTests(_FakeKernelTestCase):
+    """Tests for L{HandshakeNetlink} on kernels where something is missing."""
+
+    def openingFails(self) -> str:
+        """
+        Try to open the family.
+
+        @return: the words of the error.
+        """
+        error = self.assertRaises(StartError, self.makeKernel().open)
+        self.assertEqual(self.fake.sockets, [])
+        return str(error)
+
+    def test_noFamily(self) -> None:
+        """Without the family the error says which kernel would have it."""
+        self.fake.hasFamily = False
+        self.assertIn("expected Linux 6.5 or newer with CONFIG_NET_HANDSHAKE", self.openingFails())
+
+    def test_familyRefused(self) -> None:
+        """Any other refusal to describe the family is passed on."""
+        self.fake.filter = lambda datagrams: [_refusal(datagrams[0], errno.ENOMEM)]
+        self.assertIn("expected the handshake family, found GETFAMILY: ENOMEM", self.openingFails())
+
+    def test_familyMalformed(self) -> None:
+        """A description of the family without its id is no answer."""
+        head = GENL_HEADER.pack(1, 2, 0)
+        self.fake.filter = lambda _datagrams: [netlinkMessage(GENL_ID_CTRL, 0, 1, 0, head)]
+        self.assertIn("found GETFAMILY: EBADMSG: malformed", self.openingFails())
+
+    def test_brokenLengths(self) -> None:
+        """A datagram that is no netlink message is no answer."""
+        self.fake.filter = lambda _datagrams: [b"\x01\x02\x03"]
+        self.assertIn("shorter than its header", self.openingFails())
+
+    def test_noAnswer(self) -> None:
+        """A kernel that does not answer is not waited for."""
+        self.fake.filter = lambda _datagrams: []
+        self.assertIn("GETFAMILY: EPROTO: the kernel did not answer", self.openingFails())
+
+    def test_noNetlink(self) -> None:
+        """A sandbox without netlink is named as what it is."""
+        self.fake.openError = errno.EAFNOSUPPORT
+        self.assertIn("allow the address family AF_NETLINK", self.openingFails())
+
+    def test_noGroup(self) -> None:
+        """A family without the group of handshake agents cannot be listened to."""
+        del self.fake.groups["tlshd"]
+        kernel = self.makeKernel()
+        kernel.open()
+        error = self.assertRaises(StartError, kernel.listen)
+        self.assertIn("expected the multicast group 'tlshd'", str(error))
+        self.assertIn("['none']", str(error))
+        self.assertEqual(self.fake.sockets, [])
+
+    def test_noGroupsAtAll(self) -> None:
+        """A family without any group cannot be listened to either."""
+        self.fake.groups.clear()
+        kernel = self.makeKernel()
+        kernel.open()
+        self.assertIn("found []", str(self.assertRaises(StartError, kernel.listen)))
+
+    def test_joinRefused(self) -> None:
+        """A group that cannot be joined ends the start, and nothing stays open."""
+        kernel = self.makeKernel()
+        kernel.open()
+        self.fake.groups["tlshd"] += 1
+        self.assertRaises(StartError, kernel.listen)
+        self.assertEqual(self.fake.sockets, [])
+
+    def test_groupBeyondTheList(self) -> None:
+        """A group that the kernel's list has no room for cannot be looked up in it."""
+        self.fake.groups["tlshd"] = 33
+        kernel = self.makeKernel()
+        kernel.open()
+        self.addCleanup(kernel.close)
+        kernel.listen()
+        self.assertEqual(list(kernel.otherListeners()), [])
+
+    def test_staleAnswers(self) -> None:
+        """Answers to earlier questions are skipped."""
+        stale = netlinkMessage(GENL_ID_CTRL, 0, 0xFFFF, 0, GENL_HEADER.pack(3, 1, 0))
+        self.fake.filter = lambda datagrams: [stale, *(stale + each for each in datagrams), stale]
+        kernel = self.makeKernel()
+        kernel.open()
+        self.addCleanup(kernel.close)
+        self.fake.filter = list
+        kernel.listen()
+        self.assertIsNone(kernel.accept())
+
+
+class HandshakeNetlinkTests(_FakeKernelTestCase):
+    """Tests for L{HandshakeNetlink} with requests, and with a kernel that misbehaves."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kernel = self.makeKernel()
+        self.addCleanup(self.kernel.close)
+
+    def listen(self) -> None:
+        """Open the family and listen."""
+        self.kernel.open()
+        self.kernel.listen()
+
+    def connection(self) -> socket.socket:
+        """
+        Make a consumer's socket.
+
+        @return: one end of a pair.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        return near
+
+    def accept(self) -> HandshakeRequest:
+        """
+        Accept the request that is pending.
+
+        @return: the request, whose descriptor is closed at the end of the test.
+        """
+        request = self.kernel.accept()
+        assert request is not None
+        self.addCleanup(os.close, request.descriptor)
+        return request
+
+    def readable(self) -> bool:
+        """
+        Ask the system about the descriptor of READY.
+
+        @return: whether it is readable.
+        """
+        return bool(select.select([self.kernel.fileno()], [], [], 0)[0])
+
+    def queued(self) -> FakeUpcall:
+        """
+        Have a request pending.
+
+        @return: the request.
+        """
+        return self.fake.queue(self.connection())
+
+    def test_ready(self) -> None:
+        """READY makes the descriptor readable until it is read."""
+        self.listen()
+        self.assertFalse(self.readable())
+        self.queued()
+        self.queued()
+        self.assertTrue(self.readable())
+        self.kernel.readReady()
+        self.assertFalse(self.readable())
+
+    def test_noReadyBeforeListening(self) -> None:
+        """A request that was there before us is accepted all the same."""
+        self.queued()
+        self.listen()
+        self.assertFalse(self.readable())
+        self.accept()
+
+    def test_readyLost(self) -> None:
+        """If READYs were lost, what has come is read to its end."""
+        self.listen()
+        self.queued()
+        self.fake.loseHints()
+        self.queued()
+        self.kernel.readReady()
+        self.assertFalse(self.readable())
+
+    def test_readyFails(self) -> None:
+        """Any other error says that the socket is of no use."""
+        self.listen()
+        self.fake.readError = errno.ENOMEM
+        error = self.assertRaises(NetlinkError, self.kernel.readReady)
+        self.assertEqual((error.operation, error.errno), ("READY", errno.ENOMEM))
+
+    def test_acceptPlain(self) -> None:
+        """The least that a request has is read, and its descriptor is a new one."""
+        connection = self.connection()
+        self.fake.queue(connection)
+        self.listen()
+        request = self.accept()
+        self.assertEqual(request, HandshakeRequest(request.descriptor, 1, 1))
+        self.assertNotEqual(request.descriptor, connection.fileno())
+        self.assertTrue(
+            os.path.samestat(os.fstat(request.descriptor), os.fstat(connection.fileno()))
+        )
+
+    def test_acceptAll(self) -> None:
+        """All that a request can have is read, and what is not known is skipped."""
+        self.fake.queue(
+            self.connection(),
+            CLIENTHELLO,
+            X509,
+            peerName="m\u00fcller.lab".encode(),
+            timeoutMilliseconds=10000,
+            peerIdentities=[7, 8],
+            certificate=11,
+            privateKey=12,
+            keyring=0x12345678,
+            more=u32(10, 1) + string(77, b"to come"),
+        )
+        self.listen()
+        request = self.accept()
+        self.assertEqual(
+            request,
+            HandshakeRequest(
+                descriptor=request.descriptor,
+                messageType=1,
+                authMode=3,
+                timeoutMilliseconds=10000,
+                peerName="m\u00fcller.lab".encode(),
+                peerIdentities=(7, 8),
+                certificate=11,
+                privateKey=12,
+                keyring=0x12345678,
+            ),
+        )
+
+    def test_acceptTargetsPSK(self) -> None:
+        """An NVMe target's request has the identity 0."""
+        self.fake.queue(self.connection(), 2, PSK, peerIdentities=[0])
+        self.listen()
+        self.assertEqual(self.accept().peerIdentities, (0,))
+
+    def test_acceptInOrder(self) -> None:
+        """The oldest request comes first, and each one once."""
+        upcalls = [self.queued(), self.queued()]
+        self.listen()
+        accepted = [self.accept().descriptor for _ in upcalls]
+        self.assertEqual(accepted, [upcall.descriptor for upcall in upcalls])
+        self.assertIsNone(self.kernel.accept())
+
+    def test_notPermitted(self) -> None:
+        """Without C{CAP_NET_ADMIN} ACCEPT and DONE are refused."""
+        self.listen()
+        upcall = self.queued()
+        self.fake.privileged = False
+        error = self.assertRaises(NetlinkError, self.kernel.accept)
+        self.assertEqual((error.operation, error.errno), ("ACCEPT", errno.EPERM))
+        descriptor = upcall.socket.fileno()
+        error = self.assertRaises(NetlinkError, self.kernel.done, descriptor, 0)
+        self.assertEqual((error.operation, error.errno), ("DONE", errno.EPERM))
+
+    def test_acknowledgedAccept(self) -> None:
+        """An ACK in place of a reply to ACCEPT is no request."""
+        self.listen()
+        self.queued()
+        self.fake.filter = lambda datagrams: [_refusal(datagrams[0], 0)]
+        self.assertIsNone(self.kernel.accept())
+        os.close(self.fake.upcalls[0].descriptor or 0)
+
+    def test_malformedReply(self) -> None:
+        """The descriptor of a reply that cannot be read is known, so that it can be answered."""
+        upcall = self.fake.queue(self.connection(), more=ATTRIBUTE_HEADER.pack(8, 9))
+        self.listen()
+        error = self.assertRaises(MalformedRequest, self.kernel.accept)
+        self.assertEqual(error.descriptor, upcall.descriptor)
+        self.assertIn("ACCEPT: EBADMSG: malformed", str(error))
+        self.kernel.done(error.descriptor, errno.EIO)
+        self.assertEqual(upcall.status, errno.EIO)
+        os.close(error.descriptor)
+
+    def test_replyWithoutDescriptor(self) -> None:
+        """A reply without a descriptor is nothing that could be answered."""
+        self.listen()
+        reply = GENL_HEADER.pack(2, 1, 0) + u32(3, 1)
+        header = NLMSG_HEADER.unpack_from
+        self.fake.filter = lambda datagrams: [
+            netlinkMessage(FAMILY_ID, 0, header(datagrams[0])[3], 0, reply)
+        ]
+        error = self.assertRaises(NetlinkError, self.kernel.accept)
+        self.assertEqual(error.errno, errno.EBADMSG)
+
+    def test_answerLost(self) -> None:
+        """An answer that cannot be received is an error of its question."""
+        self.listen()
+        self.fake.readError = errno.ENOBUFS
+        error = self.assertRaises(NetlinkError, self.kernel.accept)
+        self.assertEqual((error.operation, error.errno), ("ACCEPT", errno.ENOBUFS))
+
+    def test_noSpareDescriptor(self) -> None:
+        """Without room for one more descriptor the kernel is not asked."""
+        self.listen()
+        upcall = self.queued()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            error = self.assertRaises(OutOfDescriptors, self.kernel.accept)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertIn("raise LimitNOFILE", str(error))
+        self.assertEqual(list(self.fake.pending), [upcall])
+        self.accept()
+
+    def test_kernelOutOfDescriptors(self) -> None:
+        """A request that the kernel could not deliver is over; that is the kernel's word."""
+        self.listen()
+        upcall = self.queued()
+        upcall.socket.close()
+        error = self.assertRaises(NetlinkError, self.kernel.accept)
+        self.assertEqual(error.errno, errno.EBADF)
+        self.assertEqual(upcall.status, errno.EIO)
+
+    def test_done(self) -> None:
+        """Status and remote auth reach the consumer."""
+        upcall = self.queued()
+        self.listen()
+        self.kernel.done(self.accept().descriptor, 0, (5, 0xFFFFFFFF))
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (5, 0xFFFFFFFF)))
+
+    def test_doneWithError(self) -> None:
+        """The status is a positive errno."""
+        upcall = self.queued()
+        self.listen()
+        self.assertIsNone(upcall.status)
+        self.assertEqual(upcall.remoteAuth, ())
+        self.kernel.done(self.accept().descriptor, errno.EACCES)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EACCES, ()))
+
+    def test_doneTwice(self) -> None:
+        """A second DONE is taken by the kernel, and changes nothing."""
+        upcall = self.queued()
+        self.listen()
+        descriptor = self.accept().descriptor
+        self.kernel.done(descriptor, 0)
+        self.kernel.done(descriptor, errno.EIO)
+        self.assertEqual(upcall.status, 0)
+
+    def test_doneWithoutRemoteAuth(self) -> None:
+        """What the kernel's policy does not list is not sent: it would refuse all of DONE."""
+        self.fake.doneAttributes = (1, 2)
+        upcall = self.queued()
+        self.listen()
+        self.kernel.done(self.accept().descriptor, 0, (5,))
+        self.assertEqual(upcall.answers, [(0, ())])
+
+    def test_unknownAttributeRefused(self) -> None:
+        """The fake refuses an attribute that it does not list, as the kernel does."""
+        upcall = self.queued()
+        self.listen()
+        self.fake.doneAttributes = (1, 2)
+        descriptor = self.accept().descriptor
+        error = self.assertRaises(NetlinkError, self.kernel.done, descriptor, 0, (5,))
+        self.assertIn("Unknown attribute type", str(error))
+        self.assertEqual(upcall.answers, [])
+
+    def test_policyUnknown(self) -> None:
+        """A kernel that cannot tell what DONE takes is taken for the oldest one."""
+        self.fake.tellsPolicy = False
+        upcall = self.queued()
+        self.listen()
+        self.kernel.done(self.accept().descriptor, 0, (5,))
+        self.assertEqual(upcall.answers, [(0, (5,))])
+
+
+class FakeHandshakeKernelOwnTests(_FakeKernelTestCase):
+    """What the fake does with requests that L{HandshakeNetlink} does not send."""
+
+    def ask(self, kind: int, command: int, attributes: bytes) -> tuple[int, bytes]:
+        """
+        Send a request.
+
+        @param kind: the family's id.
+        @param command: the command.
+        @param attributes: its attributes.
+        @return: the errno of the refusal, and what is behind the header that is echoed.
+        """
+        payload = GENL_HEADER.pack(command, 1, 0) + attributes
+        (reply,) = self.fake.answer(netlinkMessage(kind, 1, 9, 0, payload), 1)
+        self.assertEqual(NLMSG_HEADER.unpack_from(reply)[1], NLMSG_ERROR)
+        return -struct.unpack_from("=i", reply, 16)[0], reply[36:]
+
+    def test_readyIsNoCommand(self) -> None:
+        """READY cannot be sent."""
+        self.assertEqual(self.ask(FAMILY_ID, 1, b""), (errno.EOPNOTSUPP, b""))
+
+    def test_otherFamilies(self) -> None:
+        """Other families do not exist."""
+        self.assertEqual(self.ask(99, 2, b"")[0], errno.ENOENT)
+        name = string(2, b"nl80211")
+        self.assertEqual(self.ask(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, name)[0], errno.ENOENT)
+
+    def test_missingAttributes(self) -> None:
+        """A missing attribute is named by its number only."""
+        missing = u32(5, 2)
+        self.assertEqual(self.ask(FAMILY_ID, 2, b""), (errno.EINVAL, missing))
+        self.assertEqual(self.ask(FAMILY_ID, 3, b""), (errno.EINVAL, missing))
+
+    def test_keyringLinked(self) -> None:
+        """A request's keyring is linked at ACCEPT."""
+        linked: list[int] = []
+        fake = FakeHandshakeKernel(linked.append)
+        self.addCleanup(fake.close)
+        near, far = socket.socketpair()
+        with near, far:
+            upcall = fake.queue(near, keyring=4711)
+            request = netlinkMessage(FAMILY_ID, 1, 9, 0, GENL_HEADER.pack(2, 1, 0) + u32(2, 1))
+            fake.answer(request, 1)
+        self.assertEqual(linked, [4711])
+        os.close(upcall.descriptor or 0)
+
+
+class NetlinkSocketTests(SynchronousTestCase):
+    """Tests for L{NetlinkSocket} against the control family, which every kernel has."""
+
+    def setUp(self) -> None:
+        self.socket = NetlinkSocket()
+        self.addCleanup(self.socket.close)
+
+    def test_answer(self) -> None:
+        """The kernel's answer is there when C{send} returns, for our port."""
+        payload = GENL_HEADER.pack(CTRL_CMD_GETFAMILY, 1, 0) + string(2, b"nlctrl")
+        self.socket.send(netlinkMessage(GENL_ID_CTRL, 1, 77, 0, payload))
+        answer = self.socket.receive()
+        self.assertEqual(NLMSG_HEADER.unpack_from(answer)[3:], (77, self.socket.portId()))
+        self.assertIn(string(2, b"nlctrl"), answer)
+        self.assertRaises(BlockingIOError, self.socket.receive)
+
+    def test_refusal(self) -> None:
+        """A refusal does not echo the request's payload."""
+        payload = GENL_HEADER.pack(CTRL_CMD_GETFAMILY, 1, 0) + string(2, b"no-such-name")
+        self.socket.send(netlinkMessage(GENL_ID_CTRL, 1, 78, 0, payload))
+        answer = self.socket.receive()
+        self.assertEqual(struct.unpack_from("=i", answer, 16), (-errno.ENOENT,))
+        self.assertNotIn(b"no-such-name", answer)
+
+    def test_join(self) -> None:
+        """The control family's group can be joined, one that does not exist cannot."""
+        self.socket.join(GENL_ID_CTRL)
+        self.assertRaises(OSError, self.socket.join, 0x7FFFFFF0)
+
+    def test_descriptor(self) -> None:
+        """The descriptor is not inherited, and gone after closing."""
+        self.assertFalse(os.get_inheritable(self.socket.fileno()))
+        self.socket.close()
+        self.assertEqual(self.socket.fileno(), -1)

@@ -48,6 +48,13 @@ is zero (C{svc_tcp_handshake_done}); as a key's serial it does not exist.
 """
 
 
+_HOST_NAME_LENGTH = 253
+"""Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""
+
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What comes of a certificate whose extensions cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContextSet:
     """
@@ -150,7 +157,7 @@ def referenceName(name: bytes) -> ReferenceName:
     try:
         text = name.decode("utf-8").removeprefix("[").removesuffix("]")
         try:
-            address = ipaddress.ip_address(text.partition("%")[0])
+            address = ipaddress.ip_address(text.partition("%")[0].rstrip("."))
         except ValueError:
             return ReferenceName(_hostName(text), None)
         return ReferenceName(text, address)
@@ -167,7 +174,7 @@ def _hostName(text: str) -> str:
         # What DNS-ID and server_name can carry (RFC 1123, plus the
         # underscore that is found in the field).
         labels = host.split(".")
-        if all(
+        if len(host) <= _HOST_NAME_LENGTH and all(
             0 < len(label) < 64 and label.replace("-", "").replace("_", "").isalnum()  # noqa: PLR2004
             for label in labels
         ):
@@ -191,7 +198,7 @@ def judgeServer(reference: ReferenceName, certificate: x509.Certificate) -> Peer
             verify_certificate_hostname(certificate, reference.text)
         else:
             verify_certificate_ip_address(certificate, str(reference.address))
-    except (VerificationError, CertificateError, ValueError) as error:
+    except (VerificationError, CertificateError, *_UNREADABLE) as error:
         kind = "DNS" if reference.address is None else "IP"
         found = presentedNames(certificate)
         why = "" if isinstance(error, VerificationError) else f" ({error})"
@@ -212,8 +219,10 @@ def presentedNames(certificate: x509.Certificate) -> str:
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return "no subjectAltName"
+    except _UNREADABLE:
+        return "extensions that cannot be read"
     listed = [f"DNS:{name}" for name in names.get_values_for_type(x509.DNSName)]
     listed += [f"IP:{address}" for address in names.get_values_for_type(x509.IPAddress)]
     return ", ".join(listed) or "neither DNS nor IP names"

@@ -1,0 +1,473 @@
+"""Tests for L{ktlsagent.policy}."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from dataclasses import replace
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.policy import (
+    CLIENT_SECONDS,
+    MARGIN_SECONDS,
+    PEER_AUTHENTICATED,
+    RETRY_PAUSE_SECONDS,
+    SERVER_SECONDS,
+    ContextSet,
+    ReferenceName,
+    allowedSeconds,
+    judgeClient,
+    judgeServer,
+    modeName,
+    pauseSeconds,
+    plan,
+    presentedNames,
+    referenceName,
+    remoteAuth,
+    roleOf,
+)
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.engine import TLSParameters
+from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.session import EstablishedSession, Role
+from tests.support import certificates
+from tests.support.ktlstests import makeSessions
+
+CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
+MUTUAL_CLIENT = replace(CLIENT, authMode=AuthMode.X509)
+SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
+
+
+class RequestTests(SynchronousTestCase):
+    """What can be said about a request without looking at the configuration."""
+
+    def test_role(self) -> None:
+        """The message type is the role; an unknown one is none."""
+        self.assertIs(roleOf(CLIENT), Role.CLIENT)
+        self.assertIs(roleOf(SERVER), Role.SERVER)
+        self.assertIsNone(roleOf(replace(CLIENT, messageType=3)))
+
+    def test_mode(self) -> None:
+        """Modes have the kernel's names; an unknown one is its number."""
+        names = [modeName(replace(CLIENT, authMode=number)) for number in range(5)]
+        self.assertEqual(names, ["0", "unauth", "psk", "x509", "4"])
+
+    def test_kernelsTime(self) -> None:
+        """What the kernel allows without saying so is less for a server than for a client."""
+        self.assertEqual(allowedSeconds(CLIENT), CLIENT_SECONDS - MARGIN_SECONDS)
+        self.assertEqual(allowedSeconds(SERVER), SERVER_SECONDS - MARGIN_SECONDS)
+        self.assertEqual(allowedSeconds(replace(CLIENT, messageType=9)), 9.5)
+
+    def test_ownTime(self) -> None:
+        """What the kernel says goes first, and the margin never takes more than half of it."""
+        for milliseconds, seconds in ((30000, 29.5), (1000, 0.5), (600, 0.3), (2, 0.001)):
+            for request in (CLIENT, SERVER):
+                asked = replace(request, timeoutMilliseconds=milliseconds)
+                self.assertAlmostEqual(allowedSeconds(asked), seconds)
+
+    def test_pause(self) -> None:
+        """Only what makes the NFS client try again at once is held back."""
+        for request, status, seconds in (
+            (CLIENT, errno.ETIMEDOUT, RETRY_PAUSE_SECONDS),
+            (MUTUAL_CLIENT, errno.ETIMEDOUT, RETRY_PAUSE_SECONDS),
+            (CLIENT, errno.EACCES, 0),
+            (CLIENT, 0, 0),
+            (SERVER, errno.ETIMEDOUT, 0),
+            (replace(CLIENT, authMode=AuthMode.PSK), errno.ETIMEDOUT, 0),
+        ):
+            self.assertEqual(pauseSeconds(request, status), seconds)
+
+
+class ReferenceNameTests(SynchronousTestCase):
+    """Tests for L{referenceName}."""
+
+    def refused(self, name: bytes) -> str:
+        """
+        Read a name that is none.
+
+        @param name: the name.
+        @return: the words of the error.
+        """
+        error: RequestRefused = self.assertRaises(RequestRefused, referenceName, name)
+        self.assertEqual(error.code, "bad-name")
+        self.assertIn(f"expected a DNS name or an address of the peer, found {name!r}", str(error))
+        return error.reason
+
+    def test_dnsNames(self) -> None:
+        """A DNS name is sent as it is, without the dot of the root."""
+        for name, text in (
+            (b"server.lab", "server.lab"),
+            (b"server", "server"),
+            (b"Server.LAB.", "Server.LAB"),
+            (b"under_score.lab", "under_score.lab"),
+            (b"a-b.lab", "a-b.lab"),
+            (b"3com.lab", "3com.lab"),
+            (b"xn--mller-kva.lab", "xn--mller-kva.lab"),
+            (b"a" * 63 + b".lab", "a" * 63 + ".lab"),
+            (b".".join([b"a" * 62] * 4) + b".x", ".".join(["a" * 62] * 4) + ".x"),
+        ):
+            self.assertEqual(referenceName(name), ReferenceName(text, None))
+            self.assertEqual(referenceName(name).serverName, text)
+
+    def test_internationalNames(self) -> None:
+        """Any other letters are sent as A-labels (RFC 5891)."""
+        for name, text in (
+            ("m\u00fcller.lab", "xn--mller-kva.lab"),
+            ("M\u00dcLLER.lab.", "xn--mller-kva.lab"),
+            ("\u4f8b\u3048.lab", "xn--r8jz45g.lab"),
+            ("a\u3002lab", "a.lab"),
+        ):
+            self.assertEqual(referenceName(name.encode()), ReferenceName(text, None))
+
+    def test_addresses(self) -> None:
+        """An address is one with brackets, a zone or a dot behind it too; it is never sent."""
+        for name, address in (
+            (b"10.0.0.2", "10.0.0.2"),
+            (b"10.0.0.2.", "10.0.0.2"),
+            (b"[10.0.0.2]", "10.0.0.2"),
+            (b"fd00::2", "fd00::2"),
+            (b"[fd00::2]", "fd00::2"),
+            (b"FD00:0:0::2", "fd00::2"),
+            (b"fe80::2%eth0", "fe80::2"),
+            (b"[fe80::2%3]", "fe80::2"),
+        ):
+            reference = referenceName(name)
+            self.assertEqual(reference.address, ipaddress.ip_address(address))
+            self.assertIsNone(reference.serverName)
+
+    def test_noNames(self) -> None:
+        """What is neither is refused, with what was found."""
+        for name in (
+            b"",
+            b".",
+            b"a..b",
+            b".lab",
+            b"*.lab",
+            b"a b",
+            b"a/b",
+            b"host:2049",
+            b"a\x00b",
+            b"a\nb",
+            b"%eth0",
+            b"[[fd00::2]]",
+            b"a" * 64,
+            b".".join([b"a" * 62] * 4) + b".xx",
+        ):
+            self.assertIn("not a host name", self.refused(name))
+
+    def test_noInternationalNames(self) -> None:
+        """What cannot be made A-labels of is refused."""
+        for name in (
+            "\u3002",
+            "-\u00fc.lab",
+            "\u00fc_x.lab",
+            "\u00fc" * 70,
+            "\u0661",
+            "a\u00fc..b",
+        ):
+            self.refused(name.encode())
+
+    def test_noText(self) -> None:
+        """What is no UTF-8 is refused."""
+        self.refused(b"server\xff.lab")
+
+    @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
+    @example(b"xn--")
+    @example("\u00df".encode())
+    @example(b"1.2.3.4%")
+    def test_onlyRefusals(self, name: bytes) -> None:
+        """Whatever the name is, no other error escapes, and what is sent can be sent."""
+        try:
+            reference = referenceName(name)
+        except RequestRefused:
+            return
+        if reference.serverName is not None:
+            self.assertTrue(0 < len(reference.serverName.encode("ascii")) <= 253)
+        verdict = judgeServer(reference, certificates.client().certificate)
+        self.assertTrue(verdict is None or verdict.code == "name-mismatch")
+
+
+class JudgeTests(SynchronousTestCase):
+    """Tests for L{judgeServer}, L{judgeClient} and L{presentedNames}."""
+
+    def judge(self, name: str, *hosts: str, addresses: tuple[str, ...] = ()) -> PeerRejected | None:
+        """
+        Judge a certificate.
+
+        @param name: the name that was asked for.
+        @param hosts: the certificate's DNS-IDs.
+        @param addresses: its IP-IDs.
+        @return: the verdict.
+        """
+        presented = certificates.authority().issue("server.lab", hosts=hosts, addresses=addresses)
+        return judgeServer(referenceName(name.encode()), presented.certificate)
+
+    def mismatch(self, verdict: PeerRejected | None) -> str:
+        """
+        Take a refusal for the wrong name apart.
+
+        @param verdict: the verdict.
+        @return: its words.
+        """
+        assert verdict is not None
+        self.assertEqual(verdict.code, "name-mismatch")
+        return verdict.reason
+
+    def test_name(self) -> None:
+        """A certificate for the name is good, whatever the case, beside any others."""
+        for name in ("server.lab", "SERVER.lab", "server.lab.", "[server.lab]"):
+            self.assertIsNone(self.judge(name, "other.lab", "Server.Lab"))
+
+    def test_wrongName(self) -> None:
+        """The refusal has what was expected and all that was found."""
+        verdict = self.judge("server.lab", "other.lab", addresses=("10.0.0.2", "fd00::2"))
+        self.assertEqual(
+            self.mismatch(verdict),
+            "expected a certificate for DNS:server.lab, found one for DNS:other.lab, "
+            "IP:10.0.0.2, IP:fd00::2",
+        )
+
+    def test_wildcard(self) -> None:
+        """A wildcard stands for one label on the left, and only for a whole one."""
+        self.assertIsNone(self.judge("a.server.lab", "*.server.lab"))
+        for name in ("server.lab", "a.b.server.lab"):
+            self.mismatch(self.judge(name, "*.server.lab"))
+        for pattern in ("*", "a.*.lab", "*.*.lab", "a*.server.lab"):
+            self.mismatch(self.judge("a.server.lab", pattern))
+
+    def test_address(self) -> None:
+        """A certificate for the address is good, however it is written."""
+        for name in ("10.0.0.2", "[fd00::2]", "fd00:0::2", "fd00::2%eth0"):
+            self.assertIsNone(self.judge(name, addresses=("10.0.0.2", "fd00::2")))
+
+    def test_wrongAddress(self) -> None:
+        """An address is looked for among the IP-IDs only."""
+        verdict = self.judge("10.0.0.3", "server.lab", addresses=("10.0.0.2",))
+        self.assertEqual(
+            self.mismatch(verdict),
+            "expected a certificate for IP:10.0.0.3, found one for DNS:server.lab, IP:10.0.0.2",
+        )
+        self.mismatch(self.judge("fd00::3%eth0", addresses=("fd00::2",)))
+
+    def test_underscore(self) -> None:
+        """A name with an underscore, as it is found in the field, is compared like any other."""
+        self.assertIsNone(self.judge("my_server.lab", "my_server.lab"))
+
+    def test_international(self) -> None:
+        """A name with other letters is compared by its A-labels."""
+        self.assertIsNone(self.judge("m\u00fcller.lab", "xn--mller-kva.lab"))
+
+    def test_commonNameOnly(self) -> None:
+        """The common name is no name of a server (RFC 6125, section 6.4.4)."""
+        for name in ("server.lab", "10.0.0.2"):
+            self.assertIn("found one for no subjectAltName", self.mismatch(self.judge(name)))
+
+    def test_otherNamesOnly(self) -> None:
+        """A certificate with names of other kinds says so."""
+        key = certificates.server().key
+        names = x509.SubjectAlternativeName([x509.RFC822Name("root@server.lab")])
+        certificate = self.sign(names)
+        self.assertEqual(presentedNames(certificate), "neither DNS nor IP names")
+        verdict = judgeServer(referenceName(b"server.lab"), certificate)
+        self.assertIn("neither DNS nor IP names", self.mismatch(verdict))
+        self.assertEqual(certificate.public_key(), key.public_key())
+
+    def test_unreadable(self) -> None:
+        """A certificate whose names cannot be read is refused, and nothing else happens."""
+        unreadable = [
+            self.sign(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), content))
+            # An x400Address, an IA5String that is none, no sequence at all.
+            for content in (b"\x30\x02\xa3\x00", b"\x30\x03\x82\x01\xff", b"\x05\x00")
+        ]
+        unreadable.append(self.duplicated())
+        for certificate in unreadable:
+            for name in (b"server.lab", b"10.0.0.2"):
+                words = self.mismatch(judgeServer(referenceName(name), certificate))
+                self.assertIn("found one for extensions that cannot be read (", words)
+
+    def test_client(self) -> None:
+        """Nothing is asked of a client's certificate besides its chain."""
+        self.assertIsNone(judgeClient(certificates.client().certificate))
+
+    def sign(self, *extensions: x509.ExtensionType) -> x509.Certificate:
+        """
+        Make a certificate that signs itself.
+
+        @param extensions: its extensions.
+        @return: the certificate.
+        """
+        credentials = certificates.server()
+        good = credentials.certificate
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(good.subject)
+            .issuer_name(good.issuer)
+            .public_key(good.public_key())
+            .serial_number(1)
+            .not_valid_before(good.not_valid_before_utc)
+            .not_valid_after(good.not_valid_after_utc)
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(credentials.key, good.signature_hash_algorithm)  # type: ignore[arg-type]
+
+    def duplicated(self) -> x509.Certificate:
+        """
+        Make a certificate that has an extension twice.
+
+        @return: the certificate; its signature is not good.
+        """
+        certificate = self.sign(
+            *(
+                x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.4.{last}"), b"\x05\x00")
+                for last in (5, 6)
+            )
+        )
+        content = certificate.public_bytes(serialization.Encoding.DER)
+        first, second = (bytes((6, 4, 0x2A, 3, 4, last)) for last in (5, 6))
+        return x509.load_der_x509_certificate(content.replace(second, first))
+
+
+class PlanTests(SynchronousTestCase):
+    """Tests for L{plan}."""
+
+    def setUp(self) -> None:
+        self.contexts = ContextSet(
+            anonymousClient=self.context(own=False),
+            client=self.context(own=True),
+            server=self.context(own=True),
+        )
+
+    def context(self, *, own: bool) -> TLSContext:
+        """
+        Make a context.
+
+        @param own: whether it has a certificate.
+        @return: the context.
+        """
+        return TLSContext(
+            store=certificates.authority().store(),
+            own=certificates.server().own() if own else None,
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+
+    def plan(self, request: HandshakeRequest) -> TLSParameters:
+        """
+        Plan a handshake.
+
+        @param request: the request.
+        @return: how to run its handshake.
+        """
+        return plan(request, self.contexts)
+
+    def test_client(self) -> None:
+        """C{xprtsec=tls}: a client without a certificate, for the name of the mount."""
+        found = self.plan(CLIENT)
+        self.assertIsNone(found.refusal)
+        self.assertIs(found.role, Role.CLIENT)
+        self.assertIs(found.context, self.contexts.anonymousClient)
+        self.assertEqual(found.serverName, "server.lab")
+        self.assertIsNone(found.judge(certificates.server().certificate))
+        self.assertIsNotNone(found.judge(certificates.client().certificate))
+
+    def test_mutualClient(self) -> None:
+        """C{xprtsec=mtls}: a client with its certificate."""
+        found = self.plan(replace(MUTUAL_CLIENT, peerName=b"10.0.0.2"))
+        self.assertIs(found.context, self.contexts.client)
+        self.assertIsNone(found.serverName)
+        self.assertIsNone(found.judge(certificates.server().certificate))
+
+    def test_server(self) -> None:
+        """A server takes any client whose chain is good."""
+        found = self.plan(SERVER)
+        self.assertIsNone(found.refusal)
+        self.assertIs(found.role, Role.SERVER)
+        self.assertIs(found.context, self.contexts.server)
+        self.assertIsNone(found.serverName)
+        self.assertIsNone(found.judge(certificates.client().certificate))
+
+    def test_serverWithoutCertificate(self) -> None:
+        """A server without a certificate has its refusal ready: its peer is owed an alert."""
+        self.contexts = replace(self.contexts, server=self.context(own=False))
+        found = self.plan(SERVER)
+        self.assertIs(found.context, self.contexts.server)
+        assert found.refusal is not None
+        self.assertEqual(found.refusal.code, "no-certificate")
+        self.assertIn("[authenticate.server]", found.refusal.reason)
+
+    def test_clientWithoutCertificate(self) -> None:
+        """C{xprtsec=mtls} without a certificate is refused; C{xprtsec=tls} needs none."""
+        self.contexts = replace(self.contexts, client=None)
+        error = self.assertRaises(RequestRefused, self.plan, MUTUAL_CLIENT)
+        self.assertEqual(error.code, "no-certificate")
+        self.assertIn("[authenticate.client]", error.reason)
+        self.plan(CLIENT)
+
+    def test_keyringCertificate(self) -> None:
+        """A certificate that the mount names is not replaced by another one."""
+        for request in (
+            replace(MUTUAL_CLIENT, certificate=7),
+            replace(MUTUAL_CLIENT, privateKey=8),
+        ):
+            error = self.assertRaises(RequestUnsupported, self.plan, request)
+            self.assertEqual(error.code, "keyring-certificate")
+            self.assertIn("cert_serial=", error.reason)
+
+    def test_noName(self) -> None:
+        """A client that does not know whom it talks to is refused."""
+        for request in (CLIENT, MUTUAL_CLIENT):
+            for name in (None, b""):
+                unnamed = replace(request, peerName=name)
+                error = self.assertRaises(RequestRefused, self.plan, unnamed)
+                self.assertEqual(error.code, "no-name")
+
+    def test_badName(self) -> None:
+        """A name that is none is refused before anything is sent."""
+        error = self.assertRaises(RequestRefused, self.plan, replace(CLIENT, peerName=b"a b"))
+        self.assertEqual(error.code, "bad-name")
+
+    def test_unsupported(self) -> None:
+        """Every other combination is refused, by its numbers and names."""
+        supported = {(1, 1), (1, 3), (2, 3)}
+        for messageType in range(4):
+            for authMode in range(5):
+                if (messageType, authMode) not in supported:
+                    request = replace(CLIENT, messageType=messageType, authMode=authMode)
+                    error = self.assertRaises(RequestUnsupported, self.plan, request)
+                    self.assertEqual(error.code, "unsupported-mode")
+                    self.assertIn(
+                        f"found message type {messageType} with mode {modeName(request)}",
+                        error.reason,
+                    )
+
+
+class RemoteAuthTests(SynchronousTestCase):
+    """Tests for L{remoteAuth}."""
+
+    def session(self, certificate: x509.Certificate | None) -> EstablishedSession:
+        """
+        Make a session.
+
+        @param certificate: what the peer has shown.
+        @return: the session.
+        """
+        session, _other = makeSessions(CIPHER_SUITES["TLS_AES_128_GCM_SHA256"])
+        return replace(session, peerCertificate=certificate)
+
+    def test_verified(self) -> None:
+        """A verified certificate is an identity that is not zero and no key's serial."""
+        serials = remoteAuth(self.session(certificates.client().certificate))
+        self.assertEqual(list(serials), [PEER_AUTHENTICATED])
+        self.assertLess(PEER_AUTHENTICATED - 2**32, 0)
+
+    def test_anonymous(self) -> None:
+        """Without a certificate there is no identity."""
+        self.assertEqual(list(remoteAuth(self.session(None))), [])

@@ -1,0 +1,388 @@
+"""Tests of L{ktlsagent.protocols.handshake} over a transport in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from cryptography import x509
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from ktlsagent.errors import (
+    DeadlineExpired,
+    HandshakeError,
+    PeerClosed,
+    PeerMisbehaved,
+    PeerRejected,
+)
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.handshake import HandshakeProtocol, IRecordTransport
+from ktlsagent.protocols.session import Role
+from tests.support import certificates
+from tests.support.tlspeers import StdlibPeer, records, stdlibContext
+
+Step = Callable[[], None]
+
+
+def accept(certificate: x509.Certificate) -> PeerRejected | None:
+    """Accept every certificate whose chain is good."""
+    return None
+
+
+@implementer(IRecordTransport)
+class MemoryTransport:
+    """
+    A transport to a peer in this process, which breaks and blocks when told to.
+
+    @ivar unread: the peer's records that nobody has asked for.
+    @ivar written: all that was written.
+    @ivar stopped: whether reading was stopped.
+    @ivar blocked: whether what is written stays unsent for now.
+    @ivar broken: why the next write fails, if it does.
+    """
+
+    def __init__(self, peer: StdlibPeer | None = None) -> None:
+        """
+        @param peer: takes what is written; without one nobody does.
+        """
+        self.unread: list[bytes] = []
+        self.written = b""
+        self.stopped = False
+        self.blocked = False
+        self.broken: HandshakeError | None = None
+        self._peer = peer
+        self._protocol: Protocol | None = None
+        self._wanted = False
+        self._flushed: Step | None = None
+
+    def connect(self, protocol: Protocol) -> None:
+        """Connect a protocol."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
+        if self._peer is not None:
+            self.deliver(self._peer.feed(b""))
+
+    def deliver(self, stream: bytes) -> None:
+        """Let records arrive; the first one is given out if one is wanted."""
+        self.unread.extend(records(stream))
+        if self._wanted and self.unread and self._protocol is not None:
+            self._wanted = False
+            self._protocol.dataReceived(self.unread.pop(0))
+
+    def lose(self, error: HandshakeError) -> None:
+        """Fail, as a transport does: once."""
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.connectionLost(Failure(error))
+
+    def flush(self) -> None:
+        """Send what is unsent."""
+        self.blocked = False
+        if self._flushed is not None:
+            flushed, self._flushed = self._flushed, None
+            flushed()
+
+    def write(self, data: bytes) -> None:
+        if data and self.broken is not None:
+            self.lose(self.broken)
+            return
+        self.written += data
+        if self._peer is not None:
+            self.deliver(self._peer.feed(data))
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def whenFlushed(self, callback: Step) -> None:
+        self._flushed = callback
+        if not self.blocked:
+            self.flush()
+
+    def resumeProducing(self) -> None:
+        self._wanted = True
+        self.deliver(b"")
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+        self._wanted = False
+
+    def loseConnection(self) -> None:
+        self.stopProducing()
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "10.0.0.2", 2049)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "10.0.0.1", 700)
+
+
+class Upper(Protocol):
+    """
+    The protocol on top, which remembers what it was told.
+
+    @ivar connections: how often it was connected.
+    @ivar reasons: why there is no session.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was told yet."""
+        self.connections = 0
+        self.reasons: list[BaseException | None] = []
+
+    def connectionMade(self) -> None:
+        self.connections += 1
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reasons.append(reason.value)
+
+
+def now(step: Step) -> None:
+    """Run a step at once."""
+    step()
+
+
+class BrokenEngine(TLSEngine):
+    """An engine with a bug."""
+
+    def start(self) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+
+class HandshakeTestCase(SynchronousTestCase):
+    """What the tests share: a protocol, what is above it and what is below."""
+
+    def prepare(
+        self,
+        role: Role = Role.CLIENT,
+        *,
+        peer: StdlibPeer | None = None,
+        schedule: Callable[[Step], None] = now,
+        engine: type[TLSEngine] = TLSEngine,
+    ) -> None:
+        """Make a protocol that is not yet connected."""
+        context = TLSContext(
+            store=certificates.authority().store(),
+            own=certificates.server().own() if role is Role.SERVER else None,
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+        self.engine = engine(TLSParameters(role, context, None, accept))
+        self.upper = Upper()
+        self.protocol = HandshakeProtocol(self.engine, self.upper, schedule)
+        self.transport = MemoryTransport(peer)
+
+    def connect(self) -> None:
+        """Connect the protocol."""
+        self.transport.connect(self.protocol)
+
+    def goodServer(self) -> StdlibPeer:
+        """Make a server with a good certificate that sends two tickets."""
+        return StdlibPeer(stdlibContext("server", own=certificates.server()))
+
+    def assertFailed(self, error: BaseException | None) -> None:
+        """Check that the protocol on top was told why there is no session, once."""
+        self.assertEqual(self.upper.connections, 0)
+        self.assertEqual(self.upper.reasons, [error])
+
+    def assertConnected(self) -> None:
+        """Check that the protocol on top was connected, once."""
+        self.assertEqual(self.upper.reasons, [])
+        self.assertEqual(self.upper.connections, 1)
+        self.assertIs(self.upper.transport, self.protocol)
+        self.assertIs(self.protocol.session, self.engine.session)
+
+
+class SuccessTests(HandshakeTestCase):
+    """A handshake that succeeds."""
+
+    def test_transport(self) -> None:
+        """The transport of these tests is one."""
+        self.assertTrue(verifyObject(IRecordTransport, MemoryTransport()))
+
+    def test_client(self) -> None:
+        """The protocol on top of a client is connected; what comes behind is left alone."""
+        self.prepare(peer=self.goodServer())
+        self.connect()
+        self.assertConnected()
+        self.assertTrue(self.transport.unread)
+        self.assertGreaterEqual(self.protocol.records, 2)
+
+    def test_server(self) -> None:
+        """The protocol on top of a server is connected."""
+        self.prepare(Role.SERVER, peer=StdlibPeer(stdlibContext("client")))
+        self.connect()
+        self.assertConnected()
+        self.assertEqual(self.transport.unread, [])
+
+    def test_recordsAreCounted(self) -> None:
+        """Each record of the peer is counted."""
+        peer = StdlibPeer(stdlibContext("client"))
+        self.prepare(Role.SERVER)
+        self.connect()
+        self.assertEqual(self.protocol.records, 0)
+        self.transport.deliver(peer.feed(b""))
+        self.assertEqual(self.protocol.records, 1)
+        flight = records(peer.feed(self.transport.written))
+        for number, record in enumerate(flight, 2):
+            self.transport.deliver(record)
+            self.assertEqual(self.protocol.records, number)
+        self.assertConnected()
+
+    def test_flushedFirst(self) -> None:
+        """The keys are not handed over before everything is sent."""
+        self.prepare(peer=self.goodServer())
+        self.transport.blocked = True
+        self.connect()
+        self.assertIs(self.engine.state, EngineState.COMPLETE)
+        self.assertEqual((self.upper.connections, self.upper.reasons), (0, []))
+        self.transport.flush()
+        self.assertConnected()
+
+    def test_scheduled(self) -> None:
+        """Every step waits for its turn."""
+        turns: list[Step] = []
+        self.prepare(peer=self.goodServer(), schedule=turns.append)
+        self.connect()
+        self.assertEqual(self.transport.written, b"")
+        steps = 0
+        while turns:
+            self.assertEqual(len(turns), 1)
+            turns.pop(0)()
+            steps += 1
+        self.assertConnected()
+        self.assertEqual(steps, self.protocol.records + 1)
+
+    def test_noSessionYet(self) -> None:
+        """There is no session before it is up."""
+        self.prepare()
+        self.connect()
+        self.assertRaises(ValueError, lambda: self.protocol.session)
+
+
+class FailureTests(HandshakeTestCase):
+    """A handshake that fails."""
+
+    def test_alertIsSent(self) -> None:
+        """The peer's certificate is refused: the alert goes out, then the reason goes up."""
+        peer = StdlibPeer(stdlibContext("server", own=certificates.expired()))
+        self.prepare(peer=peer)
+        self.connect()
+        self.assertFailed(self.engine.error)
+        self.assertIn("EXPIRED", str(peer.error).upper())
+        self.assertRaises(ValueError, lambda: self.protocol.session)
+
+    def test_alertCannotBeSent(self) -> None:
+        """Why the alert was to be sent matters more than that it could not be."""
+        peer = StdlibPeer(stdlibContext("server", own=certificates.expired()))
+        turns: list[Step] = []
+        self.prepare(peer=peer, schedule=turns.append)
+        self.connect()
+        turns.pop(0)()
+        self.transport.broken = PeerClosed("connection-lost", "broken")
+        while turns:
+            turns.pop(0)()
+        self.assertFailed(self.engine.error)
+        self.assertIsInstance(self.engine.error, PeerRejected)
+
+    def test_lastFlightCannotBeSent(self) -> None:
+        """A session whose Finished was not sent is none."""
+        turns: list[Step] = []
+        self.prepare(peer=self.goodServer(), schedule=turns.append)
+        self.connect()
+        turns.pop(0)()
+        self.transport.broken = PeerClosed("connection-lost", "broken")
+        while turns:
+            turns.pop(0)()
+        self.assertIs(self.engine.state, EngineState.COMPLETE)
+        self.assertIsNone(self.engine.error)
+        self.assertFailed(self.transport.broken)
+
+    def test_connectionLost(self) -> None:
+        """A connection that ends in mid-handshake is the reason."""
+        self.prepare()
+        self.connect()
+        error = PeerClosed("connection-closed", "the peer closed the connection")
+        self.transport.lose(error)
+        self.assertFailed(error)
+
+    def test_noTLSAtAll(self) -> None:
+        """A peer whose first octets are no TLS is told so in clear."""
+        self.prepare(Role.SERVER)
+        self.connect()
+        error = PeerMisbehaved("not-tls", "expected a TLS record")
+        self.transport.lose(error)
+        self.assertFailed(error)
+        # Fatal, unexpected_message (RFC 8446, section 6).
+        self.assertEqual(self.transport.written, bytes.fromhex("1503030002020a"))
+        self.assertEqual(self.engine.alertSent, 10)
+
+    def test_noTLSLater(self) -> None:
+        """A peer that has keys already would not understand an alert in clear."""
+        peer = StdlibPeer(stdlibContext("client"))
+        self.prepare(Role.SERVER)
+        self.connect()
+        self.transport.deliver(peer.feed(b""))
+        flight = self.transport.written
+        error = PeerMisbehaved("bad-record", "expected a record")
+        self.transport.lose(error)
+        self.assertFailed(error)
+        self.assertEqual(self.transport.written, flight)
+        self.assertIsNone(self.engine.alertSent)
+
+    def test_bug(self) -> None:
+        """A bug is told to the protocol on top, which has to answer all the same."""
+        self.prepare(engine=BrokenEngine)
+        self.connect()
+        (error,) = self.upper.reasons
+        self.assertIsInstance(error, ZeroDivisionError)
+        self.assertEqual(self.upper.connections, 0)
+
+
+class AbortTests(HandshakeTestCase):
+    """A handshake that is given up."""
+
+    def test_abort(self) -> None:
+        """Reading stops and the reason goes up, once."""
+        self.prepare()
+        self.connect()
+        error = DeadlineExpired("deadline", "10 s are over")
+        self.protocol.abort(error)
+        self.protocol.abort(DeadlineExpired("deadline", "again"))
+        self.transport.lose(PeerClosed("connection-closed", "closed"))
+        self.assertTrue(self.transport.stopped)
+        self.assertFailed(error)
+
+    def test_abortBeforeTheTurn(self) -> None:
+        """A step whose turn comes too late does nothing."""
+        turns: list[Step] = []
+        self.prepare(peer=self.goodServer(), schedule=turns.append)
+        self.connect()
+        error = DeadlineExpired("deadline", "10 s are over")
+        self.protocol.abort(error)
+        turns.pop(0)()
+        self.assertEqual(turns, [])
+        self.assertEqual(self.transport.written, b"")
+        self.assertFailed(error)
+
+    def test_abortBeforeTheFlush(self) -> None:
+        """A session that could not be flushed in time is not handed over."""
+        self.prepare(peer=self.goodServer())
+        self.transport.blocked = True
+        self.connect()
+        error = DeadlineExpired("deadline", "10 s are over")
+        self.protocol.abort(error)
+        self.transport.flush()
+        self.assertFailed(error)
+
+    def test_abortAfterTheHandOver(self) -> None:
+        """What was handed over is not taken back."""
+        self.prepare(peer=self.goodServer())
+        self.connect()
+        self.protocol.abort(DeadlineExpired("deadline", "10 s are over"))
+        self.assertConnected()

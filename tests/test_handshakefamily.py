@@ -24,6 +24,7 @@ from ktlsagent.protocols.handshakefamily import (
     parseAccept,
 )
 from ktlsagent.protocols.netlink import Message
+from tests.support.properties import patient
 
 FAMILY = 28
 
@@ -258,6 +259,7 @@ class MalformedTests(SynchronousTestCase):
             except NetlinkError as error:
                 self.assertEqual(error.errno, errno.EBADMSG)
 
+    @patient
     @given(st.binary(max_size=120))
     def test_anyOctets(self, attributes: bytes) -> None:
         """Whatever the attributes, only L{NetlinkError} is raised, and the search ends."""
@@ -265,6 +267,7 @@ class MalformedTests(SynchronousTestCase):
         self.assertIsInstance(findDescriptor(message), int | None)
         self.checkTypes(message)
 
+    @patient
     @given(st.data())
     def test_anyChange(self, data: st.DataObject) -> None:
         """Whatever is changed in a good reply, only L{NetlinkError} is raised."""

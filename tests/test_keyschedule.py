@@ -19,6 +19,7 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
+from tests.support.properties import patient
 
 # RFC 8448, section 3, "{server} derive secret "tls13 c ap traffic"".
 CLIENT_SECRET = bytes.fromhex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5")
@@ -83,6 +84,7 @@ class TrafficKeysTests(SynchronousTestCase):
             AESGCM(server.key).decrypt(nonce, SERVER_RECORD[5:], SERVER_RECORD[:5]), PAYLOAD
         )
 
+    @patient
     @given(st.sampled_from((("sha256", 32), ("sha384", 48))), st.data())
     def test_againstAnotherHKDF(self, kind: tuple[str, int], data: st.DataObject) -> None:
         """For both hashes and any secret, C{cryptography}'s HKDF says the same."""
@@ -135,6 +137,7 @@ class KeyLogTests(SynchronousTestCase):
             self.assertNotIn("c0ff", shown)
             self.assertTrue(error.__cause__ is None)
 
+    @patient
     @given(st.binary(max_size=60))
     def test_anyOctets(self, line: bytes) -> None:
         """Whatever is logged, nothing but C{ValueError} comes out."""

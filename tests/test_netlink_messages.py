@@ -25,6 +25,7 @@ from ktlsagent.protocols.netlink import (
     parsePolicy,
     splitMessages,
 )
+from tests.support.properties import patient
 
 # What the control family of a Linux kernel (x86_64) answered over a plain
 # AF_NETLINK socket; port 30647.
@@ -138,6 +139,7 @@ class SplitMessagesTests(SynchronousTestCase):
         error = self.assertRaises(NetlinkError, splitMessages, bytes(16))
         self.assertIn("a length of 0", str(error))
 
+    @patient
     @given(st.binary(max_size=100))
     def test_anyOctets(self, data: bytes) -> None:
         """Whatever comes, only L{NetlinkError} is raised."""
@@ -224,6 +226,7 @@ class ErrorTests(SynchronousTestCase):
             error = self.assertRaises(NetlinkError, errorOf, message(data), "ask")
             self.assertEqual(error.errno, errno.EBADMSG)
 
+    @patient
     @given(st.sampled_from((NLMSG_ERROR, NLMSG_DONE)), st.integers(0, 0xFFFF), st.binary())
     def test_anyOctets(self, kind: int, flags: int, payload: bytes) -> None:
         """Whatever comes, it is an ACK, a refusal or malformed, and the number is positive."""
@@ -273,6 +276,7 @@ class FamilyTests(SynchronousTestCase):
             except NetlinkError as error:
                 self.assertEqual(error.errno, errno.EBADMSG)
 
+    @patient
     @given(st.data())
     def test_anyOctets(self, data: st.DataObject) -> None:
         """Whatever is in the answer, only L{NetlinkError} is raised."""
@@ -320,6 +324,7 @@ class PolicyTests(SynchronousTestCase):
         """An empty dump says nothing."""
         self.assertEqual(parsePolicy([], 3), frozenset())
 
+    @patient
     @given(st.data())
     def test_anyOctets(self, data: st.DataObject) -> None:
         """Whatever is in the dump, only L{NetlinkError} is raised."""

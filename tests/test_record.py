@@ -17,6 +17,7 @@ from ktlsagent.protocols.record import (
     plainAlert,
     splitRecords,
 )
+from tests.support.properties import patient
 
 CHANGE_CIPHER_SPEC = bytes.fromhex("140303000101")
 """RFC 8446, appendix D.4."""
@@ -130,6 +131,7 @@ class RecordReaderTests(SynchronousTestCase):
         record = bytes.fromhex("1703034100") + bytes(16640)
         self.assertEqual(_readAll(record, 4096), [record])
 
+    @patient
     @given(st.binary(max_size=200), st.integers(1, 20))
     def test_anyOctets(self, stream: bytes, chunk: int) -> None:
         """Whatever the peer sends, only L{PeerMisbehaved} comes out, and no octet is lost."""

@@ -130,7 +130,7 @@ _CLIENT_FLAWS: Final = tuple(
 )
 
 _BAD_SERVERS: Final = (
-    ("tls-1.2", "EACCES", "protocol-version", "protocol_version", "EACCES"),
+    ("tls-1.2", "EACCES", "alert-protocol-version", "-", "EACCES"),
     ("plain-text", "EACCES", "not-tls", "unexpected_message", "EACCES"),
     ("closes", "ETIMEDOUT", "connection-closed", "-", "ETIMEDOUT"),
     ("stalls", "ETIMEDOUT", "deadline", "-", "ETIMEDOUT"),

@@ -16,7 +16,7 @@ from ktlsagent.errors import AgentError, HandshakeError
 from ktlsagent.policy import modeName, roleOf
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.protocols.record import alertName
-from ktlsagent.protocols.verification import describeName
+from ktlsagent.protocols.verification import describeSubject
 
 if TYPE_CHECKING:
     from ktlsagent.protocols.engine import TLSEngine
@@ -117,7 +117,7 @@ class Report:
             }
         certificate = self._certificate()
         fields |= {
-            "subject": _NOTHING if certificate is None else describeName(certificate.subject),
+            "subject": _NOTHING if certificate is None else describeSubject(certificate),
             "fingerprint": _NOTHING
             if certificate is None
             else certificate.fingerprint(SHA256()).hex(),

@@ -111,7 +111,11 @@ def _informed(connection: SSL.Connection, where: int, value: int) -> None:
 def _judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int) -> int:
     engine = _engineOf(connection)
     try:
-        return engine.judge(certificate.to_cryptography(), error, depth)
+        presented = certificate.to_cryptography()
+    except ValueError as reason:
+        return engine.unreadable(reason)
+    try:
+        return engine.judge(presented, error, depth)
     except Exception as failure:  # noqa: BLE001 - nothing may leave a callback from C
         engine.callbackFailed(failure)
         return V_UNSPECIFIED

@@ -38,6 +38,8 @@ from ktlsagent.protocols.record import (
 )
 from ktlsagent.protocols.session import Direction, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
+    CERTIFICATE_INVALID,
+    V_CERT_REJECTED,
     V_HOSTNAME_MISMATCH,
     V_OK,
     alertError,
@@ -198,6 +200,19 @@ class TLSEngine:
             self._verdict = self._judgePeer(certificate)
             return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
         return V_OK
+
+    def unreadable(self, reason: ValueError) -> int:
+        """
+        Refuse a certificate that OpenSSL can read, but we cannot (called by the context).
+
+        @param reason: what is wrong with it.
+        @return: the C{X509_V_ERR_*} that OpenSSL makes an alert of.
+        """
+        self._verdict = PeerRejected(
+            CERTIFICATE_INVALID,
+            f"expected certificates from the {self._role.peer} that can be read, found {reason}",
+        )
+        return V_CERT_REJECTED
 
     def callbackFailed(self, failure: Exception) -> None:
         """

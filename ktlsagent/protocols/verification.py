@@ -17,9 +17,14 @@ V_OK = 0
 V_UNSPECIFIED = 1
 V_CERT_NOT_YET_VALID = 9
 V_CERT_HAS_EXPIRED = 10
+V_CERT_REJECTED = 28
 V_HOSTNAME_MISMATCH = 62
 """C{X509_V_ERR_*} of C{openssl/x509_vfy.h}, as far as we choose them."""
 
+CERTIFICATE_INVALID = "certificate-invalid"
+"""The code of what has no code of its own."""
+
+_UNREADABLE = "(unreadable)"
 _UNKNOWN_CA = "unknown-ca"
 _SELF_SIGNED = "self-signed"
 _WEAK = "weak-certificate"
@@ -62,6 +67,32 @@ def describeName(name: x509.Name) -> str:
     return name.rfc4514_string() or "(empty)"
 
 
+def describeSubject(certificate: x509.Certificate) -> str:
+    """
+    Render a certificate's subject for people, whatever a peer has put there.
+
+    @param certificate: any certificate.
+    @return: the subject, or C{(unreadable)}.
+    """
+    try:
+        return describeName(certificate.subject)
+    except ValueError:
+        return _UNREADABLE
+
+
+def describeIssuer(certificate: x509.Certificate) -> str:
+    """
+    Render a certificate's issuer for people, whatever a peer has put there.
+
+    @param certificate: any certificate.
+    @return: the issuer, or C{(unreadable)}.
+    """
+    try:
+        return describeName(certificate.issuer)
+    except ValueError:
+        return _UNREADABLE
+
+
 def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str) -> PeerRejected:
     """
     Put an error of the path validation into words.
@@ -73,10 +104,10 @@ def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str
     @return: the refusal.
     """
     which = f"the {peer}'s certificate" if depth == 0 else f"the CA certificate at depth {depth}"
-    which += f" ({describeName(certificate.subject)})"
-    issuer = describeName(certificate.issuer)
+    which += f" ({describeSubject(certificate)})"
+    issuer = describeIssuer(certificate)
     anchored = "expected a chain to a CA of the trust store, found"
-    code = _CODES.get(number, "certificate-invalid")
+    code = _CODES.get(number, CERTIFICATE_INVALID)
     if number == V_CERT_HAS_EXPIRED:
         words = f"{which} expired at {_when(certificate.not_valid_after_utc)}"
     elif number == V_CERT_NOT_YET_VALID:

@@ -1,0 +1,100 @@
+"""
+What becomes of certificates that OpenSSL can read and we cannot: any peer can
+send one, so it is refused like any other, with an alert, and is no bug.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import PeerRejected
+from ktlsagent.policy import judgeClient
+from ktlsagent.protocols.context import OwnCertificate, TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.record import AlertDescription
+from ktlsagent.protocols.session import Role
+from ktlsagent.protocols.verification import describeIssuer, describeSubject
+from tests.support import certificates
+from tests.support.tlspeers import pair
+
+PLAIN = b"\x0c\x0cstranger.lab"
+"""The common name as a UTF8String."""
+
+TELETEX = b"\x14\x0c\xff\xfe\x00\x1bnger.lab"
+"""Something else as a TeletexString."""
+
+PRINTABLE = b"\x13\x0c\xff\xfe\x00\x1bnger.lab"
+"""The same as a PrintableString, which it is not."""
+
+
+class HostileCertificateTests(SynchronousTestCase):
+    """Tests for handshakes with peers whose certificates have names that cannot be read."""
+
+    def engine(self, role: Role, own: OwnCertificate | None) -> TLSEngine:
+        """
+        Make one side of a handshake.
+
+        @param role: which side.
+        @param own: its certificate.
+        @return: the engine.
+        """
+        store = certificates.authority().store()
+        context = TLSContext(store=store, own=own, suites=tuple(CIPHER_SUITES), groups=())
+        return TLSEngine(TLSParameters(role, context, None, judgeClient))
+
+    def hostile(self, name: bytes) -> OwnCertificate:
+        """
+        Make a certificate whose subject cannot be read.
+
+        @param name: its common name, as it is encoded.
+        @return: the certificate; nobody has signed it as it is.
+        """
+        good = certificates.ofOtherAuthority()
+        content = good.certificate.public_bytes(serialization.Encoding.DER)
+        hostile = content.replace(PLAIN, name, 1)
+        self.assertNotEqual(hostile, content)
+        return OwnCertificate(
+            (crypto.load_certificate(crypto.FILETYPE_ASN1, hostile),), good.own().key
+        )
+
+    def test_server(self) -> None:
+        """A server with such a certificate is refused by an alert."""
+        for name in (TELETEX, PRINTABLE):
+            client = self.engine(Role.CLIENT, None)
+            pair(client, self.engine(Role.SERVER, self.hostile(name)))
+            self.refused(client)
+
+    def test_client(self) -> None:
+        """A client with such a certificate is refused by an alert."""
+        for name in (TELETEX, PRINTABLE):
+            server = self.engine(Role.SERVER, certificates.server().own())
+            pair(self.engine(Role.CLIENT, self.hostile(name)), server)
+            self.refused(server)
+
+    def refused(self, engine: TLSEngine) -> None:
+        """
+        Expect that an engine refused its peer.
+
+        @param engine: the engine.
+        """
+        assert isinstance(engine.error, PeerRejected)
+        self.assertIn(engine.error.code, ("unknown-ca", "certificate-invalid"))
+        self.assertIn(
+            engine.alertSent, (AlertDescription.UNKNOWN_CA, AlertDescription.BAD_CERTIFICATE)
+        )
+
+    def test_described(self) -> None:
+        """A name that cannot be read is shown as that."""
+        (certificate,) = self.hostile(TELETEX).chain
+        self.assertEqual(describeSubject(certificate.to_cryptography()), "(unreadable)")
+        self.assertEqual(describeIssuer(certificate.to_cryptography()), "CN=Other CA")
+        content = certificates.ofOtherAuthority().certificate.public_bytes(
+            serialization.Encoding.DER
+        )
+        encoded = b"\x0c\x08Other CA"
+        swapped = content.replace(encoded, b"\x14\x08\xff\xfe\x00\x1b CA!", 1)
+        other = crypto.load_certificate(crypto.FILETYPE_ASN1, swapped).to_cryptography()
+        self.assertEqual(describeIssuer(other), "(unreadable)")

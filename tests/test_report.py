@@ -1,0 +1,337 @@
+"""Tests for L{ktlsagent.report}."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+import socket
+import struct
+from dataclasses import replace
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv6Address
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from ktlsagent.errors import DeadlineExpired, PeerAlert, PeerRejected, SessionUnusable
+from ktlsagent.policy import judgeClient
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.record import AlertDescription
+from ktlsagent.protocols.session import Role
+from ktlsagent.report import Report, _quoted
+from ktlsagent.sockets import UpcallTransport
+from tests.support import certificates
+from tests.support.ktlstests import connectedPair, makeSessions
+from tests.support.properties import patient
+from tests.support.reactor import TurnReactor
+
+CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
+SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
+
+
+class _IPv6Transport(UpcallTransport):
+    """Its peer has an IPv6 address, on any machine."""
+
+    def getPeer(self) -> IPv6Address:
+        return IPv6Address("TCP", "fd00::2", 2049)
+
+
+@implementer(ILogObserver)
+class _Events(list[LogEvent]):
+    """Keeps all events."""
+
+    def __call__(self, event: LogEvent) -> None:
+        self.append(event)
+
+
+class _ReportTestCase(SynchronousTestCase):
+    """Has a log that is kept."""
+
+    def setUp(self) -> None:
+        self.events = _Events()
+        self.log = Logger(namespace="tests", observer=self.events)
+
+    def engine(self) -> TLSEngine:
+        """
+        Make an engine in whose name alerts can be sent.
+
+        @return: the engine.
+        """
+        context = TLSContext(
+            store=certificates.authority().store(),
+            own=None,
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+        return TLSEngine(TLSParameters(Role.CLIENT, context, None, judgeClient))
+
+    def write(self, report: Report, status: int) -> dict[str, str]:
+        """
+        Write a report after 12.345 milliseconds.
+
+        @param report: the report, begun at 100 seconds.
+        @param status: what the kernel was told.
+        @return: the fields of its line.
+        """
+        report.write(self.log, status, 100.012345)
+        line = formatEvent(self.events[0])
+        self.assertTrue(line.isprintable(), line)
+        first, outcome, *fields = shlex.split(line)
+        self.assertEqual((first, outcome), ("handshake", self.events[0]["outcome"]))
+        self.assertEqual(outcome, "ok" if status == 0 else "failed")
+        return dict(field.split("=", 1) for field in fields)
+
+
+class ReportTests(_ReportTestCase):
+    """Tests for L{Report}."""
+
+    def connected(self, transport: type[UpcallTransport], *, gone: bool = False) -> dict[str, str]:
+        """
+        Report on a request whose socket is known.
+
+        @param transport: the transport's class.
+        @param gone: whether the peer is gone already.
+        @return: the fields.
+        """
+        near, far = connectedPair()
+        with near, far:
+            self.port = far.getsockname()[1]
+            adopted = transport(TurnReactor(), near.detach())
+            if gone:
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                far.close()
+            report = Report(CLIENT, 100)
+            report.connected(adopted)
+            adopted.close()
+        report.failed(DeadlineExpired("deadline", "a test"))
+        return self.write(report, errno.ETIMEDOUT)
+
+    def session(self, certificate: x509.Certificate | None, group: str | None) -> dict[str, str]:
+        """
+        Report on a handshake that gave a session.
+
+        @param certificate: the peer's certificate.
+        @param group: the key exchange's group.
+        @return: the fields.
+        """
+        session, _other = makeSessions(CIPHER_SUITES["TLS_AES_256_GCM_SHA384"])
+        report = Report(CLIENT, 100)
+        report.engine = self.engine()
+        report.session = replace(session, peerCertificate=certificate, group=group)
+        return self.write(report, 0)
+
+    def test_session(self) -> None:
+        """A session is told with all that was negotiated, at the level of information."""
+        server = certificates.server()
+        self.assertEqual(
+            self.session(server.certificate, "X25519MLKEM768"),
+            {
+                "role": "client",
+                "peer": "-",
+                "name": "server.lab",
+                "mode": "unauth",
+                "version": "TLSv1.3",
+                "suite": "TLS_AES_256_GCM_SHA384",
+                "group": "X25519MLKEM768",
+                "subject": "CN=server.lab",
+                "fingerprint": server.fingerprint,
+                "took": "12.3ms",
+                "status": "0",
+            },
+        )
+        (event,) = self.events
+        self.assertIs(event["log_level"], LogLevel.info)
+
+    def test_fieldsOfTheEvent(self) -> None:
+        """The event has the line's fields for machines, under names that can be written."""
+        fields = self.session(certificates.server().certificate, "X25519")
+        (event,) = self.events
+        for name, value in fields.items():
+            self.assertEqual(event[name.replace("-", "_")], value)
+
+    def test_anonymousPeer(self) -> None:
+        """A session without a certificate, over a group that is not known, has no such fields."""
+        fields = self.session(None, None)
+        for name in ("subject", "fingerprint", "group"):
+            self.assertEqual(fields[name], "-")
+
+    def test_noKeys(self) -> None:
+        """Nothing in the event holds key material."""
+        session, _other = makeSessions(CIPHER_SUITES["TLS_AES_256_GCM_SHA384"])
+        report = Report(CLIENT, 100)
+        report.session = session
+        self.write(report, 0)
+        for secret in (session.transmit.keys.key, session.receive.keys.iv):
+            for form in (secret.hex(), repr(secret)[2:-1]):
+                self.assertNotIn(form, repr(self.events))
+
+    def test_failure(self) -> None:
+        """A failure comes first by its code, and last by its reason, at the level of errors."""
+        report = Report(SERVER, 100)
+        report.failed(PeerRejected("certificate-expired", "it expired"))
+        fields = self.write(report, errno.EACCES)
+        self.assertEqual(
+            fields,
+            {
+                "code": "certificate-expired",
+                "role": "server",
+                "peer": "-",
+                "name": "-",
+                "mode": "x509",
+                "subject": "-",
+                "fingerprint": "-",
+                "took": "12.3ms",
+                "status": "EACCES",
+                "alert-sent": "-",
+                "alert-received": "-",
+                "reason": "it expired",
+            },
+        )
+        self.assertEqual((next(iter(fields)), list(fields)[-1]), ("code", "reason"))
+        (event,) = self.events
+        self.assertIs(event["log_level"], LogLevel.error)
+
+    def test_alerts(self) -> None:
+        """Alerts have the names of RFC 8446, or their numbers."""
+        report = Report(CLIENT, 100)
+        report.engine = self.engine()
+        report.engine.alerted(received=False, description=AlertDescription.CERTIFICATE_EXPIRED)
+        report.engine.alerted(received=True, description=200)
+        report.failed(PeerAlert("alert-200", "refused", 200))
+        fields = self.write(report, errno.EACCES)
+        self.assertEqual(fields["alert-sent"], "certificate_expired")
+        self.assertEqual(fields["alert-received"], "alert_200")
+
+    def test_refusedCertificate(self) -> None:
+        """The certificate that was refused is named."""
+        stranger = certificates.ofOtherAuthority()
+        report = Report(CLIENT, 100)
+        report.engine = self.engine()
+        report.engine.presentedCertificate = stranger.certificate
+        report.failed(PeerRejected("unknown-ca", "a stranger"))
+        fields = self.write(report, errno.EACCES)
+        self.assertEqual(fields["subject"], "CN=stranger.lab")
+        self.assertEqual(fields["fingerprint"], stranger.fingerprint)
+
+    def test_unknownRequest(self) -> None:
+        """A request that nobody understands is reported by its numbers."""
+        report = Report(HandshakeRequest(5, 7, 9), 100)
+        report.failed(SessionUnusable("unsupported-mode", "a test"))
+        fields = self.write(report, 4095)
+        self.assertEqual((fields["role"], fields["mode"]), ("-", "9"))
+        self.assertEqual(fields["status"], "4095")
+
+    def test_peer(self) -> None:
+        """The peer is its address and port, as they are written in URLs."""
+        fields = self.connected(UpcallTransport)
+        self.assertEqual(fields["peer"], f"127.0.0.1:{self.port}")
+
+    def test_peerIPv6(self) -> None:
+        """An IPv6 address has brackets."""
+        self.assertEqual(self.connected(_IPv6Transport)["peer"], "[fd00::2]:2049")
+
+    def test_peerGone(self) -> None:
+        """A peer that is gone has no address, and that is no error."""
+        self.assertEqual(self.connected(UpcallTransport, gone=True)["peer"], "-")
+
+    def test_notes(self) -> None:
+        """What went wrong beside the handshake stands at the end, also of a success."""
+        report = Report(CLIENT, 100)
+        report.note("one thing")
+        report.note("another")
+        self.assertEqual(self.write(report, 0)["note"], "one thing; another")
+
+    def test_bug(self) -> None:
+        """A bug is reported as a failure of the handshake, and with its traceback."""
+        report = Report(CLIENT, 100)
+        report.failed(self.assertRaises(ZeroDivisionError, lambda: 1 // 0))
+        fields = self.write(report, errno.EIO)
+        self.assertEqual(fields["code"], "internal-error")
+        self.assertIn("by zero", fields["reason"])
+        _line, failure = self.events
+        self.assertIs(failure["log_level"], LogLevel.critical)
+        self.assertIn("test_report", failure["log_failure"].getTraceback())
+
+    def test_silentBug(self) -> None:
+        """A bug without words is named by its type."""
+        report = Report(CLIENT, 100)
+        report.failed(ZeroDivisionError())
+        self.assertEqual(self.write(report, errno.EIO)["reason"], "ZeroDivisionError")
+
+
+class HostileFieldsTests(_ReportTestCase):
+    """What peers and operators can put into a line."""
+
+    def subject(self, text: str) -> str:
+        """
+        Report on a peer with a hostile certificate.
+
+        @param text: its common name.
+        @return: the field of its subject, as it stands in the line.
+        """
+        good = certificates.ofOtherAuthority()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(good.certificate.public_key())
+            .serial_number(1)
+            .not_valid_before(good.certificate.not_valid_before_utc)
+            .not_valid_after(good.certificate.not_valid_after_utc)
+            .sign(good.key, good.certificate.signature_hash_algorithm)  # type: ignore[arg-type]
+        )
+        self.events.clear()
+        report = Report(CLIENT, 100)
+        report.engine = self.engine()
+        report.engine.presentedCertificate = certificate
+        report.failed(PeerRejected("unknown-ca", f"issued by {text}"))
+        fields = self.write(report, errno.EACCES)
+        self.assertEqual(fields["status"], "EACCES")
+        self.assertEqual(fields["code"], "unknown-ca")
+        self.assertEqual(len(fields), 12)
+        return fields["subject"]
+
+    def test_subjects(self) -> None:
+        """No subject can add a field, a line or a format, or hide one."""
+        for text in (
+            'evil" status=0 x="',
+            "evil' status=0 x='",
+            "evil\nhandshake ok role=client",
+            "evil\r\x1b[2J\x00",
+            "{line}{0}{log_failure!r}",
+            "back\\slash\\",
+            "$(reboot) `reboot` ; reboot # rest",
+            "m\u00fcller \u202e\u2028",
+        ):
+            self.assertTrue(self.subject(text).startswith("CN="))
+
+    def test_names(self) -> None:
+        """A name from the kernel that is no text is shown by its octets."""
+        report = Report(replace(CLIENT, peerName=b"evil\xff name=\n"), 100)
+        report.failed(PeerRejected("bad-name", "no name"))
+        fields = self.write(report, errno.EACCES)
+        self.assertEqual(fields["name"], "evil\\xff name=\\n")
+
+    def test_empty(self) -> None:
+        """A name that is empty is not nothing."""
+        report = Report(replace(CLIENT, peerName=b""), 100)
+        self.assertEqual(self.write(report, 0)["name"], "")
+
+    @patient
+    @given(st.text())
+    def test_quoted(self, value: str) -> None:
+        """Every value is one word in ASCII, and can be had back."""
+        written = _quoted(value)
+        self.assertTrue(written.isascii())
+        self.assertTrue(written.isprintable())
+        self.assertEqual(len(shlex.split(f"name={written} next")), 2)
+        self.assertEqual(json.loads(written) if written.startswith('"') else written, value)

@@ -39,6 +39,7 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
 from tests.support.ktlstests import makeSessions
+from tests.support.properties import patient
 
 CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
 MUTUAL_CLIENT = replace(CLIENT, authMode=AuthMode.X509)
@@ -178,6 +179,7 @@ class ReferenceNameTests(SynchronousTestCase):
         """What is no UTF-8 is refused."""
         self.refused(b"server\xff.lab")
 
+    @patient
     @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
     @example(b"xn--")
     @example("\u00df".encode())

@@ -1,6 +1,4 @@
-"""
-Tests for L{ktlsagent.config}.
-"""
+"""Tests for L{ktlsagent.config}."""
 
 from __future__ import annotations
 
@@ -16,7 +14,6 @@ from ktlsagent.config import (
     DEFAULT_GROUPS,
     GROUPS,
     SEARCH_ORDER,
-    SUITES,
     AgentConfig,
     RoleConfig,
     findConfig,
@@ -24,6 +21,7 @@ from ktlsagent.config import (
     parseConfig,
 )
 from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 
 SAMPLE = Path(__file__).parent.parent / "conf" / "ktlsagent.conf"
 
@@ -79,11 +77,18 @@ x509.certificate=/etc/tlshd/server.pem
 x509.private_key=/etc/tlshd/server.key
 """
 
+# What lines are made of that look like a configuration's.
+HEADERS = ["[main]", "[x]", "-----BEGIN X-----", "-----END X-----"]
+HEADERS += re.findall(r"^\[.+\]$", IN_USE, re.MULTILINE)
+KEYS = ["suites", "groups", "zz", "", *re.findall(r"^([a-z0-9_.]+) ?=", IN_USE, re.MULTILINE)]
+VALUES = (
+    st.text(alphabet="/a;\\s 0\t\x1bé#:") | st.text() | st.sampled_from([*CIPHER_SUITES, *GROUPS])
+)
+ENTRIES = st.builds("{}={}".format, st.sampled_from(KEYS), VALUES)
+
 
 class ParsingTestCase(SynchronousTestCase):
-    """
-    What the test cases below have in common.
-    """
+    """What the test cases below have in common."""
 
     def mistakes(self, text: str) -> tuple[Mistake, ...]:
         """
@@ -108,9 +113,7 @@ class ParsingTestCase(SynchronousTestCase):
 
 
 class ValueTests(ParsingTestCase):
-    """
-    Tests for what a configuration without mistakes becomes.
-    """
+    """Tests for what a configuration without mistakes becomes."""
 
     def test_nothing(self) -> None:
         """
@@ -138,23 +141,17 @@ class ValueTests(ParsingTestCase):
         )
 
     def test_frozen(self) -> None:
-        """
-        A configuration and its parts cannot be changed once made.
-        """
+        """A configuration and its parts cannot be changed once made."""
         config = parseConfig("", None)
         for value, name in ((config, "debugLevel"), (config.client, "crl")):
             self.assertRaises(FrozenInstanceError, setattr, value, name, None)
 
     def test_asInstalled(self) -> None:
-        """
-        The file that tlshd's package installs is the defaults, without notices.
-        """
+        """The file that tlshd's package installs is the defaults, without notices."""
         self.assertEqual(parseConfig(AS_INSTALLED, None), AgentConfig())
 
     def test_inUse(self) -> None:
-        """
-        A file that uses all that tlshd knows is understood, path included.
-        """
+        """A file that uses all that tlshd knows is understood, path included."""
         config = parseConfig(IN_USE, "/etc/tlshd/config")
         self.assertEqual(
             replace(config, notices=()),
@@ -222,92 +219,21 @@ class ValueTests(ParsingTestCase):
         )
 
     def test_emptyKeyrings(self) -> None:
-        """
-        An empty list of keyrings is none, as it is by default.
-        """
+        """An empty list of keyrings is none, as it is by default."""
         self.assertEqual(parseConfig("[authenticate]\nkeyrings=\n", None), AgentConfig())
 
     def test_defaultsAreKnown(self) -> None:
-        """
-        Every default could also be written into the file.
-        """
+        """Every default could also be written into the file."""
         self.assertLessEqual(set(DEFAULT_GROUPS), set(GROUPS))
-        text = f"[ktlsagent]\nsuites={';'.join(SUITES)}\ngroups={';'.join(GROUPS)}\n"
+        text = f"[ktlsagent]\nsuites={';'.join(CIPHER_SUITES)}\ngroups={';'.join(GROUPS)}\n"
         self.assertEqual(parseConfig(text, None), AgentConfig(groups=GROUPS))
 
 
-class SyntaxTests(ParsingTestCase):
-    """
-    Tests for GLib's key file format.
-    """
-
-    def truststore(self, line: str) -> str | None:
-        """
-        Parse a trust store's line.
-
-        @param line: the line, from the equals sign on.
-        @return: the path.
-        """
-        text = f"[authenticate.client]\nx509.truststore{line}"
-        return parseConfig(text, None).client.truststore
-
-    def test_blanks(self) -> None:
-        """
-        Blanks around the equals sign, at both ends of lines, and a carriage
-        return before the line feed are no part of anything.
-        """
-        for line in ("=/a", " = /a", "\t=\t/a\t ", "=/a\r\n", "= /a \n\n"):
-            self.assertEqual(self.truststore(line), "/a")
-        self.assertEqual(parseConfig("  [debug] \r\n  loglevel=2", None).debugLevel, 2)
-
-    def test_valuesToTheEndOfTheLine(self) -> None:
-        """
-        Nothing in a value is special but the backslash.
-        """
-        self.assertEqual(self.truststore("=/a b=c;d#e%f:${g}é"), "/a b=c;d#e%f:${g}é")
-
-    def test_escapes(self) -> None:
-        """
-        A backslash and a blank can be escaped, the blank at the end too.
-        """
-        self.assertEqual(self.truststore(r"=/a\\b\sc\s"), r"/a\b c ")
-
-    def test_escapesInLists(self) -> None:
-        """
-        A separator can be escaped where separators mean something.
-        """
-        text = r"[authenticate]" + "\n" + r"keyrings=a\;b;c\sd"
-        self.assertEqual(parseConfig(text, None).keyrings, ("a;b", "c d"))
-
-    def test_wrongEscapes(self) -> None:
-        """
-        A backslash before anything else is refused, in paths and in lists, and
-        so is one at the end of a line.
-        """
-        for section, key, value, found, expected in (
-            ("authenticate.client", "x509.crl", r"/a\qb", "'q'", r"one of s n t r \ "),
-            ("authenticate.client", "x509.crl", r"/a\;b", "';'", r"one of s n t r \ "),
-            ("authenticate.client", "x509.crl", "/a\\", "the end of the line", "one of"),
-            ("authenticate", "keyrings", r"a;\x", "'x'", r"one of s n t r \ ;"),
-            ("ktlsagent", "suites", r"\x", "'x'", r"one of s n t r \ ;"),
-        ):
-            mistake = self.mistake(f"[{section}]\n{key}={value}\n")
-            self.assertEqual((mistake.section, mistake.key), (section, key))
-            self.assertEqual((mistake.line, mistake.found), (2, found))
-            self.assertIn(expected, mistake.expected + " ")
-
-    def test_comments(self) -> None:
-        """
-        Blank lines and lines that begin with a number sign are passed over, in
-        front of the first section too.
-        """
-        text = "# x509.crl\n\n  # -----BEGIN CERTIFICATE-----\n[debug]\n#\nloglevel=3"
-        self.assertEqual(parseConfig(text, None).debugLevel, 3)
+class LineTests(ParsingTestCase):
+    """Tests for what lines are together."""
 
     def test_sectionsMerge(self) -> None:
-        """
-        A section that is there twice is one.
-        """
+        """A section that is there twice is one."""
         config = parseConfig(
             "[authenticate.client]\nx509.certificate=/c\n[debug]\nloglevel=1\n"
             "[authenticate.client]\nx509.private_key=/k\n",
@@ -316,9 +242,7 @@ class SyntaxTests(ParsingTestCase):
         self.assertEqual(config.client, RoleConfig(certificate="/c", privateKey="/k"))
 
     def test_duplicateKey(self) -> None:
-        """
-        A key that is there twice is refused, with both lines.
-        """
+        """A key that is there twice is refused, with both lines."""
         mistake = self.mistake("[debug]\nloglevel=0\n[debug]\nloglevel=0\n")
         self.assertEqual(mistake.line, 4)
         self.assertIn("first on line 2", mistake.found)
@@ -334,129 +258,17 @@ class SyntaxTests(ParsingTestCase):
         self.assertEqual((second.key, second.line), ("foo", 2))
         self.assertIn("in brackets above it", second.advice)
 
-    def test_notKeyValue(self) -> None:
-        """
-        A line that is nothing of what can be in a file is refused where it is.
-        """
-        for section, line in (
-            ("[debug]\n", "loglevel 1"),
-            ("[debug]\n", "loglevel: 1"),
-            ("[debug]\n", "; comment"),
-            ("[debug]\n", "=1"),
-            ("[debug]\n", "log\x1blevel=1"),
-            ("\n", "loglevel"),
-            ("\n", "\ufeffloglevel=1"),
-        ):
-            mistake = self.mistake(section + line)
-            self.assertEqual((mistake.line, mistake.found), (2, repr(line)))
-            self.assertEqual(mistake.section, section.strip("[]\n"))
-
-    def test_strangersAreNotQuoted(self) -> None:
-        """
-        A long line that should not be there is described: it may be a key.
-        """
-        line = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg="
-        for text in (f"[debug]\n{line}", f"[debug]\n{line[:-1]}", f"[debug]\n{line}x"):
-            mistake = self.mistake(text)
-            self.assertNotIn("MIGHA", str(mistake))
-            self.assertIn("characters that begin with 'MIGH'", mistake.found)
-
-    def test_pastedPEM(self) -> None:
-        """
-        PEM text in the file is one mistake, nothing of it is shown, and the
-        lines after it are read.
-        """
-        for before, section in (("[debug]\n", "debug"), ("\n", "")):
-            first, second = self.mistakes(
-                f"{before}-----BEGIN PRIVATE KEY-----\nMIGH\nAgEA=\n"
-                "-----END PRIVATE KEY-----\n[debug]\nloglevel=x\n"
-            )
-            self.assertEqual((first.section, first.line, first.found), (section, 2, "PEM text"))
-            self.assertNotIn("MIGH", str(first))
-            self.assertEqual((second.key, second.line), ("loglevel", 7))
-
-    def test_pastedPEMInOneLine(self) -> None:
-        """
-        PEM text that ends on the line it begins on hides no other line.
-        """
-        first, second = self.mistakes(
-            "[authenticate.client]\n"
-            r"x509.crl=-----BEGIN X509 CRL-----\nMIGH\n-----END X509 CRL-----"
-            "\nx509.truststore=ca.pem\n"
-        )
-        self.assertEqual((first.line, second.line), (2, 3))
-
-    def test_badHeaders(self) -> None:
-        """
-        What begins like a section and is none is refused; the keys below it
-        are not held against the operator as well.
-        """
-        for header in ("[debug", "[]", "[debug] # x", "[[debug]]", "[de\x07bug]", "[debug]x=1"):
-            mistake = self.mistake(f"{header}\nloglevel=1\nfoo=2\n")
-            self.assertEqual((mistake.line, mistake.found), (1, repr(header)))
-
-    def test_badLineBelowBadHeader(self) -> None:
-        """
-        A line that is no key=value is refused below a wrong header too.
-        """
-        _, second = self.mistakes("[debug\nloglevel\n")
-        self.assertEqual((second.section, second.line), ("", 2))
-
     @settings(deadline=None)
     @given(st.text())
     def test_anyText(self, text: str) -> None:
-        """
-        Any text is a configuration or a L{ConfigError}, nothing else.
-        """
+        """Any text is a configuration or a L{ConfigError}, nothing else."""
         self.anyText(text)
 
     @settings(deadline=None)
-    @given(
-        st.lists(
-            st.one_of(
-                st.sampled_from(
-                    [
-                        "[debug]",
-                        "[authenticate]",
-                        "[authenticate.client]",
-                        "[ktlsagent]",
-                        "[main]",
-                        "[x]",
-                        "-----BEGIN X-----",
-                        "-----END X-----",
-                    ]
-                ),
-                st.builds(
-                    "{}={}".format,
-                    st.sampled_from(
-                        [
-                            "loglevel",
-                            "tls",
-                            "keyrings",
-                            "suites",
-                            "groups",
-                            "x509.crl",
-                            "x509.certificate",
-                            "x509.private_key",
-                            "x509.pq.private_key",
-                            "zz",
-                            "",
-                        ]
-                    ),
-                    st.one_of(
-                        st.text(alphabet="/a;\\s 0\t\x1bé#:"),
-                        st.text(),
-                        st.sampled_from([*SUITES, *GROUPS]),
-                    ),
-                ),
-            )
-        ).map("\n".join)
-    )
+    @given(st.lists(st.sampled_from(HEADERS) | ENTRIES).map("\n".join))
     @example("[debug]\nloglevel=" + "9" * 5000)
     def test_anyLines(self, text: str) -> None:
-        """
-        Lines that look like a configuration's are one or a L{ConfigError}.
-        """
+        """Lines that look like a configuration's are one or a L{ConfigError}."""
         self.anyText(text)
 
     def anyText(self, text: str) -> None:
@@ -483,9 +295,7 @@ class SyntaxTests(ParsingTestCase):
 
 
 class MistakeTests(ParsingTestCase):
-    """
-    Tests for what is refused, and how that is said.
-    """
+    """Tests for what is refused, and how that is said."""
 
     def test_allAtOnce(self) -> None:
         """
@@ -538,61 +348,54 @@ class MistakeTests(ParsingTestCase):
             ],
         )
 
-    def test_misspeltSection(self) -> None:
+    def test_strangers(self) -> None:
         """
-        The section that was probably meant is named; its keys are passed over.
+        An unknown section or key has the one that was probably meant named, or
+        the section it belongs in, or all that are known; keys below an unknown
+        section are passed over.
         """
-        mistake = self.mistake("[authenticate.clients]\nfoo=1\n")
-        self.assertIn("did you mean [authenticate.client]?", mistake.advice)
+        for text, advice in (
+            ("[authenticate.clients]\nfoo=1\n", "did you mean [authenticate.client]?"),
+            ("[ktlsagent]\nzz=1\n", "known are suites, groups"),
+            ("[debug]\nlog_level=1\n", "did you mean loglevel?"),
+            (
+                "[authenticate]\nx509.truststore=/a\n",
+                "it belongs in [authenticate.client] or [authenticate.server]",
+            ),
+        ):
+            self.assertEqual(self.mistake(text).advice, advice)
 
-    def test_unknownKey(self) -> None:
-        """
-        A key that is like none has the known ones listed.
-        """
-        mistake = self.mistake("[ktlsagent]\nzz=1\n")
-        self.assertEqual((mistake.section, mistake.key), ("ktlsagent", "zz"))
-        self.assertEqual(mistake.advice, "known are suites, groups")
-
-    def test_keyInWrongSection(self) -> None:
-        """
-        A key of another section has that section named.
-        """
-        mistake = self.mistake("[authenticate]\nx509.truststore=/a\n")
-        self.assertEqual(
-            mistake.advice, "it belongs in [authenticate.client] or [authenticate.server]"
-        )
-
-    def test_legacyMain(self) -> None:
-        """
-        The section [main] of old tlshd versions is refused, each key with its name of today.
-        """
-        mistakes = self.mistakes("[main]\ndebug=1\ntlsdebug=2\nlibdebug=2\nnl_debug=3\nfoo=1\n")
-        self.assertIn("now write [authenticate] and [debug]", mistakes[0].advice)
-        self.assertEqual(
-            [(mistake.key, mistake.advice) for mistake in mistakes[1:]],
-            [
-                ("debug", "now write loglevel in [debug]"),
-                ("tlsdebug", "now write tls in [debug]"),
-                ("libdebug", "now write tls in [debug]"),
-                ("nl_debug", "now write nl in [debug]"),
-            ],
-        )
-
-    def test_legacyAuthentication(self) -> None:
-        """
-        The section [authentication] of tlshd 0.10 is refused with its name of
-        today.
-        """
-        header, key = self.mistakes("[authentication]\nkeyrings=a\n")
-        self.assertIn("now write [authenticate]", header.advice)
-        self.assertEqual(key.advice, "now write keyrings in [authenticate]")
+    def test_legacySections(self) -> None:
+        """The sections of old tlshd versions are refused, each key with its name of today."""
+        for text, section, keys in (
+            (
+                "[main]\ndebug=1\ntlsdebug=2\nlibdebug=2\nnl_debug=3\nkeyrings=a\nfoo=1\n",
+                "[authenticate] and [debug]",
+                {
+                    "debug": "loglevel in [debug]",
+                    "tlsdebug": "tls in [debug]",
+                    "libdebug": "tls in [debug]",
+                    "nl_debug": "nl in [debug]",
+                    "keyrings": "keyrings in [authenticate]",
+                },
+            ),
+            (
+                "[authentication]\nkeyrings=a\n",
+                "[authenticate]",
+                {"keyrings": "keyrings in [authenticate]"},
+            ),
+        ):
+            header, *rest = self.mistakes(text)
+            self.assertTrue(header.advice.endswith(f"; now write {section}"), header)
+            self.assertEqual(
+                [(mistake.key, mistake.advice) for mistake in rest],
+                [(key, f"now write {today}") for key, today in keys.items()],
+            )
 
     def test_numbers(self) -> None:
-        """
-        A number is made of digits and nothing else.
-        """
-        for value in ("", "-1", "1.0", "0x1", "true", "0 # x", "\u0663", "1" * 10):
-            for key in ("loglevel", "tls", "nl", "delay_done"):
+        """Every key of the section [debug] is a number."""
+        for key in ("loglevel", "tls", "nl", "delay_done"):
+            for value in ("", "-1", "true", "0 # x"):
                 mistake = self.mistake(f"[debug]\n{key}={value}\n")
                 self.assertEqual((mistake.section, mistake.key), ("debug", key))
 
@@ -617,10 +420,13 @@ class MistakeTests(ParsingTestCase):
                 self.assertIn(advice, mistake.advice)
                 self.assertTrue(mistake.found.isprintable())
 
+    def test_pastedKey(self) -> None:
+        """What is written in place of a path and may be a key is not repeated."""
+        mistake = self.mistake(f"[authenticate.client]\nx509.crl=MC4C{'A' * 60}\n")
+        self.assertEqual(mistake.found, "64 characters that begin with 'MC4C'")
+
     def test_keyInToken(self) -> None:
-        """
-        A key in a token is refused, and what may be its PIN is not repeated.
-        """
+        """A key in a token is refused, and what may be its PIN is not repeated."""
         mistake = self.mistake(
             "[authenticate.client]\nx509.certificate=/a\n"
             "x509.private_key=pkcs11:token=a%20b?pin-value=1234\n"
@@ -630,9 +436,7 @@ class MistakeTests(ParsingTestCase):
         self.assertNotIn("1234", str(mistake))
 
     def test_halfAPair(self) -> None:
-        """
-        A certificate without key and a key without certificate are refused.
-        """
+        """A certificate without key and a key without certificate are refused."""
         for section in ("authenticate.client", "authenticate.server"):
             for one, other in (
                 ("x509.certificate", "x509.private_key"),
@@ -644,10 +448,7 @@ class MistakeTests(ParsingTestCase):
                 self.assertEqual(mistake.advice, f"add {other} or remove {one}")
 
     def test_emptyLists(self) -> None:
-        """
-        A list of suites or groups without a name is refused: nothing could be
-        negotiated.
-        """
+        """A list of suites or groups without a name is refused: nothing could be negotiated."""
         for key in ("suites", "groups"):
             for value in ("", r"\s"):
                 mistake = self.mistake(f"[ktlsagent]\n{key}={value}\n")
@@ -657,9 +458,7 @@ class MistakeTests(ParsingTestCase):
                 self.assertEqual(mistake.expected, "a name before each ;")
 
     def test_listMistakes(self) -> None:
-        """
-        A gap, a repetition and an unknown name in one list are three mistakes.
-        """
+        """A gap, a repetition and an unknown name in one list are three mistakes."""
         mistakes = self.mistakes("[ktlsagent]\ngroups=X25519;;zzz;X25519\n")
         self.assertEqual(
             [mistake.found for mistake in mistakes], ["nothing", "'X25519' 2 times", "'zzz'"]
@@ -667,9 +466,7 @@ class MistakeTests(ParsingTestCase):
         self.assertEqual(mistakes[2].advice, f"known are {', '.join(GROUPS)}")
 
     def test_groupsByOtherNames(self) -> None:
-        """
-        The names that others have for a group lead to ours.
-        """
+        """The names that others have for a group lead to ours."""
         for name, ours in (
             ("prime256v1", "P-256"),
             ("secp384r1", "P-384"),
@@ -682,14 +479,10 @@ class MistakeTests(ParsingTestCase):
 
 
 class LoadTests(SynchronousTestCase):
-    """
-    Tests for finding and reading the file.
-    """
+    """Tests for finding and reading the file."""
 
     def setUp(self) -> None:
-        """
-        Make an empty directory.
-        """
+        """Make an empty directory."""
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
         self.legacy = self.directory / "tlshd.conf"
@@ -708,39 +501,22 @@ class LoadTests(SynchronousTestCase):
         return error.mistakes[0]
 
     def test_searchOrder(self) -> None:
-        """
-        The search order is tlshd's.
-        """
+        """The search order is tlshd's."""
         self.assertEqual(SEARCH_ORDER, ("/etc/tlshd.conf", "/etc/tlshd/config"))
 
     def test_noFile(self) -> None:
-        """
-        No file at all is the defaults.
-        """
+        """No file at all is the defaults."""
         self.assertIsNone(findConfig(self.searchOrder))
         self.assertEqual(loadConfig(None, self.searchOrder), AgentConfig())
 
-    def test_second(self) -> None:
-        """
-        The second file is used if it is the only one.
-        """
-        self.current.write_text("[debug]\nloglevel=2\n")
-        self.assertEqual(findConfig(self.searchOrder), str(self.current))
-        self.assertEqual(
-            loadConfig(None, self.searchOrder),
-            AgentConfig(path=str(self.current), debugLevel=2),
-        )
-
-    def test_first(self) -> None:
-        """
-        The first file wins over the second.
-        """
-        self.legacy.write_text("[debug]\nloglevel=1\n")
-        self.current.write_text("[debug]\nloglevel=2\n")
-        self.assertEqual(
-            loadConfig(None, self.searchOrder),
-            AgentConfig(path=str(self.legacy), debugLevel=1),
-        )
+    def test_order(self) -> None:
+        """The second file is used if it is the only one, else the first."""
+        for level, path in ((2, self.current), (1, self.legacy)):
+            path.write_text(f"[debug]\nloglevel={level}\n")
+            self.assertEqual(findConfig(self.searchOrder), str(path))
+            self.assertEqual(
+                loadConfig(None, self.searchOrder), AgentConfig(path=str(path), debugLevel=level)
+            )
 
     def test_firstUnreadable(self) -> None:
         """
@@ -752,35 +528,23 @@ class LoadTests(SynchronousTestCase):
         self.assertRaises(ConfigError, loadConfig, None, self.searchOrder)
 
     def test_named(self) -> None:
-        """
-        A file that is named is read whatever the search would find.
-        """
+        """A file that is named is read whatever the search would find."""
         self.legacy.write_text("[debug]\nloglevel=1\n")
         named = self.directory / "named"
         named.write_text("")
         self.assertEqual(loadConfig(str(named), self.searchOrder), AgentConfig(path=str(named)))
 
-    def test_missing(self) -> None:
-        """
-        A named file that does not exist is refused, with its name.
-        """
-        path = self.directory / "missing"
-        mistake = self.mistake(path)
-        self.assertIn(str(path), mistake.expected)
-        self.assertEqual(mistake.found, "no such file or directory")
-        self.assertTrue(mistake.advice)
-
-    def test_directory(self) -> None:
-        """
-        A directory is refused.
-        """
-        self.assertEqual(self.mistake(self.directory).found, "is a directory")
-
-    def test_impossibleName(self) -> None:
-        """
-        A name that no file can have is refused like a missing file.
-        """
-        self.assertIn("null", self.mistake(self.directory / "a\0b").found)
+    def test_unreadable(self) -> None:
+        """What cannot be read is refused, with its name and what is wrong with it."""
+        for path, found in (
+            (self.directory / "missing", "no such file or directory"),
+            (self.directory, "is a directory"),
+            (self.directory / "a\0b", "null"),
+        ):
+            mistake = self.mistake(path)
+            self.assertIn(repr(str(path)), mistake.expected)
+            self.assertIn(found, mistake.found)
+            self.assertTrue(mistake.advice)
 
     def test_notUTF8(self) -> None:
         """
@@ -792,29 +556,21 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual((mistake.line, mistake.found), (3, "the byte 0xe9"))
 
     def test_UTF8(self) -> None:
-        """
-        A path may have any letter in it.
-        """
+        """A path may have any letter in it."""
         self.current.write_bytes("[authenticate.client]\nx509.crl=/é\n".encode())
         self.assertEqual(loadConfig(str(self.current)).client.crl, "/é")
 
     def test_mistakesOfTheText(self) -> None:
-        """
-        The mistakes in a file are those of its text.
-        """
+        """The mistakes in a file are those of its text."""
         self.current.write_text("[debug]\nloglevel=x\n")
         self.assertEqual(self.mistake(self.current).key, "loglevel")
 
 
 class SampleTests(SynchronousTestCase):
-    """
-    Tests for the sample configuration in C{conf/}.
-    """
+    """Tests for the sample configuration in C{conf/}."""
 
     def setUp(self) -> None:
-        """
-        Read the sample.
-        """
+        """Read the sample."""
         self.text = SAMPLE.read_text()
 
     def uncomment(self, prefix: str) -> str:
@@ -827,15 +583,11 @@ class SampleTests(SynchronousTestCase):
         return re.sub(rf"^#(?={prefix}[a-z0-9_.]*=)", "", self.text, flags=re.MULTILINE)
 
     def test_unchanged(self) -> None:
-        """
-        The sample as it is installed is the defaults.
-        """
+        """The sample as it is installed is the defaults."""
         self.assertEqual(loadConfig(str(SAMPLE)), AgentConfig(path=str(SAMPLE)))
 
     def test_defaults(self) -> None:
-        """
-        The values shown as defaults are the defaults.
-        """
+        """The values shown as defaults are the defaults."""
         text = self.uncomment("(?!x509)")
         self.assertEqual(text.count("\nsuites=") + text.count("\ndelay_done="), 2)
         self.assertEqual(parseConfig(text, None), AgentConfig())

@@ -276,6 +276,13 @@ class FamilyTests(SynchronousTestCase):
             except NetlinkError as error:
                 self.assertEqual(error.errno, errno.EBADMSG)
 
+    def test_arrayElementWithoutLength(self) -> None:
+        """A group or an operation of length 0 would never end."""
+        for start in (64, 112):  # of the arrays' first elements
+            data = FAMILY[:start] + bytes(2) + FAMILY[start + 2 :]
+            error = self.assertRaises(NetlinkError, parseFamily, message(data))
+            self.assertIn("an attribute of length 0", str(error))
+
     @patient
     @given(st.data())
     def test_anyOctets(self, data: st.DataObject) -> None:

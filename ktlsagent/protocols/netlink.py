@@ -44,6 +44,9 @@ _EXT_ACK_MESSAGE = 1
 _EXT_ACK_OFFSET = 2
 _EXT_ACK_MISSING_TYPE = 5
 _TYPE_MASK = 0x3FFF
+_CTRL_ARRAYS = frozenset({6, 7})
+"""C{CTRL_ATTR_OPS} and C{CTRL_ATTR_MCAST_GROUPS}, whose nests are numbered nests."""
+
 _ERROR = struct.Struct("=i")
 
 
@@ -253,10 +256,24 @@ def _nested(message: genlmsg, name: str) -> list[Any]:
 
 
 def _decoded(kind: type[genlmsg], message: Message) -> genlmsg:
-    """Decode a message with a pyroute2 class."""
+    """Decode a control message with a pyroute2 class."""
+    # pyroute2 reads an array whose element has a length of 0 forever.
+    for number, payload in _attributes(message.data[HEADER.size + GENERIC_HEADER.size :]):
+        if number in _CTRL_ARRAYS:
+            list(_attributes(payload))
     decoded = kind(message.data)
     decoded.decode()
     return decoded
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Walk over attributes, all of which have to be whole."""
+    while data:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if not _ATTRIBUTE.size <= length <= len(data):
+            raise ValueError(f"an attribute of length {length}")
+        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : length]
+        data = data[_aligned(length) :]
 
 
 def _aligned(length: int) -> int:

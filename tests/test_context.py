@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 
-from OpenSSL import SSL
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
@@ -85,6 +87,23 @@ class ContextTests(SynchronousTestCase):
             server = makeEngine(Role.SERVER, contexts[-1])
             pair(client, server)
             self.assertIs(client.state, EngineState.COMPLETE)
+
+    def test_unreadableCertificate(self) -> None:
+        """A certificate that C{cryptography} cannot read is refused as the peer's fault."""
+        good = certificates.selfSigned()
+        content = good.certificate.public_bytes(serialization.Encoding.DER)
+        # The version (RFC 5280, section 4.1.2.1): there is no version 8.
+        hostile = content.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020107"), 1)
+        self.assertNotEqual(hostile, content)
+        chain = (crypto.load_certificate(crypto.FILETYPE_ASN1, hostile),)
+        client = makeEngine(Role.CLIENT, makeContext())
+        pair(client, makeEngine(Role.SERVER, makeContext(OwnCertificate(chain, good.own().key))))
+        self.assertIs(client.state, EngineState.FAILED)
+        if not isinstance(client.error, PeerRejected):
+            raise self.failureException(client.error)
+        self.assertEqual(client.error.code, "certificate-invalid")
+        self.assertIn("expected certificates from the server that can be read", str(client.error))
+        self.assertEqual(client.alertSent, 42)
 
     def test_contextIsReplaced(self) -> None:
         """A handshake that is under way goes on when its context is replaced by another."""

@@ -112,7 +112,7 @@ def _judge(connection: SSL.Connection, certificate: crypto.X509, error: int, dep
     engine = _engineOf(connection)
     try:
         presented = certificate.to_cryptography()
-    except ValueError as reason:
+    except Exception as reason:  # noqa: BLE001 - InvalidVersion, for one, is no ValueError
         return engine.unreadable(reason)
     try:
         return engine.judge(presented, error, depth)

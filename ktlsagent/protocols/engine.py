@@ -201,7 +201,7 @@ class TLSEngine:
             return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
         return V_OK
 
-    def unreadable(self, reason: ValueError) -> int:
+    def unreadable(self, reason: Exception) -> int:
         """
         Refuse a certificate that OpenSSL can read, but we cannot (called by the context).
 

@@ -95,6 +95,20 @@ class IHandshakeKernel(Interface):
         @raise NetlinkError: if the socket is of no use any more.
         """
 
+    def commandDescriptor() -> int:
+        """
+        @return: the descriptor of the socket of ACCEPT and DONE, which are
+            answered before they return: whatever else comes on it is a stray.
+        """
+
+    def discardStrays() -> int:
+        """
+        Empty the socket of ACCEPT and DONE, whose receive buffer must have
+        room for the next answer.
+
+        @return: how many datagrams there were.
+        """
+
     def accept() -> HandshakeRequest | None:
         """
         Take the oldest pending request.

@@ -13,7 +13,7 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from zope.interface import implementer
 
@@ -181,6 +181,19 @@ class HandshakeNetlink:
                 # the same, or it goes on to drop them.
                 if error.errno != errno.ENOBUFS:
                     raise NetlinkError("READY", error.errno or errno.EIO) from error
+
+    def commandDescriptor(self) -> int:
+        """See L{IHandshakeKernel}."""
+        return self._opened(self._command).fileno()
+
+    def discardStrays(self) -> int:
+        """See L{IHandshakeKernel}."""
+        strays = 0
+        with suppress(OSError):
+            while True:
+                self._opened(self._command).receive()
+                strays += 1
+        return strays
 
     def accept(self) -> HandshakeRequest | None:
         """See L{IHandshakeKernel}."""

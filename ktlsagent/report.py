@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ktlsagent.sockets import UpcallTransport
 
 _NOTHING = "-"
+_ONLY_OK = ("version", "suite", "group")
+_ONLY_FAILED = ("code", "alert-sent", "alert-received", "reason")
+"""Fields that the text of the other outcome does without; the event has them all."""
 _BUG = "internal-error"
 
 
@@ -89,54 +92,50 @@ class Report:
         @param now: the time, in the clock's seconds.
         """
         fields = self._fields(status, now)
-        line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+        outcome, hidden = ("ok", _ONLY_FAILED) if self._error is None else ("failed", _ONLY_OK)
+        line = " ".join(
+            f"{name}={_quoted(value)}" for name, value in fields.items() if name not in hidden
+        )
         event = {name.replace("-", "_"): value for name, value in fields.items()}
         if self._error is None:
-            log.info("handshake ok {line}", outcome="ok", line=line, **event)
+            log.info("handshake {outcome} {line}", outcome=outcome, line=line, **event)
             return
-        log.error("handshake failed {line}", outcome="failed", line=line, **event)
+        log.error("handshake {outcome} {line}", outcome=outcome, line=line, **event)
         if not isinstance(self._error, AgentError):
             log.failure("This is a bug in ktlsagent", failure=Failure(self._error))
 
     def _fields(self, status: int, now: float) -> dict[str, str]:
-        """List the event's fields, in the order of the line."""
+        """List all fields, in the order of the line; what is not known is C{-}."""
         role = roleOf(self._request)
         name = self._request.peerName
-        fields = {} if self._error is None else {"code": self._code()}
-        fields |= {
-            "role": _NOTHING if role is None else role.value,
-            "peer": self._peer,
-            "name": _NOTHING if name is None else name.decode("utf-8", "backslashreplace"),
-            "mode": modeName(self._request),
-        }
-        if self.session is not None:
-            fields |= {
-                "version": "TLSv1.3",
-                "suite": self.session.suite.name,
-                "group": self.session.group or _NOTHING,
-            }
+        session = self.session
         certificate = self._certificate()
-        fields |= {
-            "subject": _NOTHING if certificate is None else describeSubject(certificate),
-            "fingerprint": _NOTHING
-            if certificate is None
-            else certificate.fingerprint(SHA256()).hex(),
+        sent = None if self.engine is None else self.engine.alertSent
+        received = None if self.engine is None else self.engine.alertReceived
+        fields = {
+            "code": self._code(),
+            "role": None if role is None else role.value,
+            "peer": self._peer,
+            "name": None if name is None else name.decode("utf-8", "backslashreplace"),
+            "mode": modeName(self._request),
+            "version": session and "TLSv1.3",
+            "suite": session and session.suite.name,
+            "group": session and session.group,
+            "subject": certificate and describeSubject(certificate),
+            "fingerprint": certificate and certificate.fingerprint(SHA256()).hex(),
             "took": f"{(now - self._started) * 1000:.1f}ms",
             "status": errno.errorcode.get(status, str(status)) if status else "0",
+            "alert-sent": None if sent is None else alertName(sent),
+            "alert-received": None if received is None else alertName(received),
+            "reason": self._error and (str(self._error) or type(self._error).__name__),
         }
-        if self._error is not None:
-            sent = None if self.engine is None else self.engine.alertSent
-            received = None if self.engine is None else self.engine.alertReceived
-            fields |= {
-                "alert-sent": _NOTHING if sent is None else alertName(sent),
-                "alert-received": _NOTHING if received is None else alertName(received),
-                "reason": str(self._error) or type(self._error).__name__,
-            }
         if self._notes:
             fields["note"] = "; ".join(self._notes)
-        return fields
+        return {name: _NOTHING if value is None else str(value) for name, value in fields.items()}
 
-    def _code(self) -> str:
+    def _code(self) -> str | None:
+        if self._error is None:
+            return None
         return self._error.code if isinstance(self._error, HandshakeError) else _BUG
 
     def _certificate(self) -> x509.Certificate | None:

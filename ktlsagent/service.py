@@ -54,24 +54,24 @@ _ACCEPT_REFUSED = (
 
 
 @implementer(IReadDescriptor)
-class _ReadyReader:
-    """Tells the service when READY comes, or if it cannot come any more."""
+class _SocketReader:
+    """Tells the service when something comes on a netlink socket, or if nothing can any more."""
 
     def __init__(
-        self, descriptor: int, ready: Callable[[], None], lost: Callable[[Failure], None]
+        self, descriptor: int, readable: Callable[[], None], lost: Callable[[Failure], None]
     ) -> None:
         self._descriptor = descriptor
-        self._ready = ready
+        self._readable = readable
         self._lost = lost
 
     def fileno(self) -> int:
         return self._descriptor
 
     def logPrefix(self) -> str:
-        return "READY"
+        return "netlink"
 
     def doRead(self) -> None:
-        self._ready()
+        self._readable()
 
     def connectionLost(self, reason: Failure) -> None:
         self._lost(reason)
@@ -126,7 +126,7 @@ class AgentService(Service):
         )
         self._suites: frozenset[str] = frozenset()
         self._contexts: ContextSet
-        self._reader: _ReadyReader | None = None
+        self._readers: list[_SocketReader] = []
         self._drainingAgain = False
         self._reloads = DeferredLock()
         self._idle: list[Deferred[None]] = []
@@ -152,8 +152,13 @@ class AgentService(Service):
             self._kernel.close()
             raise
         Service.startService(self)
-        self._reader = _ReadyReader(self._kernel.fileno(), self._ready, self._deaf)
-        self._reactor.addReader(self._reader)
+        for descriptor, readable in (
+            (self._kernel.fileno(), self._ready),
+            (self._kernel.commandDescriptor(), self._strays),
+        ):
+            reader = _SocketReader(descriptor, readable, self._deaf)
+            self._readers.append(reader)
+            self._reactor.addReader(reader)
         self._sayReady()
 
     def stopService(self) -> Deferred[None]:
@@ -164,9 +169,7 @@ class AgentService(Service):
         @return: fires when all have been answered.
         """
         Service.stopService(self)
-        if self._reader is not None:
-            self._reactor.removeReader(self._reader)
-            self._reader = None
+        self._stopReading()
         self._kernel.leave()
         if self.ledger.inFlight:
             self.log.info(
@@ -217,6 +220,13 @@ class AgentService(Service):
         except NetlinkError as error:
             self._giveUp(error)
 
+    def _strays(self) -> None:
+        """Something has come that was not an answer, which nobody can need."""
+        self.log.warn(
+            "dropped {count} netlink messages that nobody asked for",
+            count=self._kernel.discardStrays(),
+        )
+
     def _drain(self) -> None:
         """
         Take every pending request, before any work is done on one.
@@ -257,7 +267,7 @@ class AgentService(Service):
 
     def _drainAgain(self) -> None:
         self._drainingAgain = False
-        if self._reader is not None:
+        if self._readers:
             self._ready()
 
     def _serve(self, request: HandshakeRequest) -> None:
@@ -280,11 +290,14 @@ class AgentService(Service):
     def _giveUp(self, error: AgentError) -> None:
         """The netlink sockets are of no use any more."""
         self.log.critical("the agent cannot go on: {reason}", reason=str(error))
-        if self._reader is not None:
-            self._reactor.removeReader(self._reader)
-            self._reader = None
+        self._stopReading()
         if self._fatal is not None:
             self._fatal(error)
+
+    def _stopReading(self) -> None:
+        """Wait for nothing any more."""
+        while self._readers:
+            self._reactor.removeReader(self._readers.pop())
 
     def _stopped(self) -> None:
         self._kernel.close()

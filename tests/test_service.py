@@ -138,6 +138,17 @@ class DrainTests(ServiceTestCase):
         self.run_(client)
         self.assertEqual(upcall.status, 0)
 
+    def test_strays(self) -> None:
+        """A message that nobody asked for is dropped, so that it does not fill the buffer."""
+        self.start()
+        command = next(opened for opened in self.kernel.sockets if not opened.groups)
+        command.deliver(b"what is this")
+        self.reactor.settle()
+        self.assertEqual(len(self.said("dropped 1 netlink messages")), 1)
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
     def test_requestThatCannotBeHandedOver(self) -> None:
         """A request that the kernel ends itself does not keep the next ones from being served."""
 
@@ -235,10 +246,10 @@ class FatalTests(ServiceTestCase):
         """A reactor that drops the socket of READY is a bug and fatal."""
         fatal: list[AgentError] = []
         self.start(fatal=fatal.append)
-        (reader,) = self.reactor.readers
+        reader = self.reactor.readers[0]
         reader.connectionLost(Failure(ZeroDivisionError()))
         self.assertEqual(len(fatal), 1)
-        self.assertEqual(reader.logPrefix(), "READY")
+        self.assertEqual(reader.logPrefix(), "netlink")
         self.flushLoggedErrors(ZeroDivisionError)
 
 

@@ -169,7 +169,7 @@ def _dump(host: Host, family: int) -> list[Any]:
     header = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     with host.network():
         asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
-    found = []
+    found: list[Any] = []
     with asking:
         asking.send(header + request)
         while True:

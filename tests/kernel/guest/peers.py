@@ -90,6 +90,8 @@ class Stream:
     TLS goes through memory BIOs, so that what is sent, and when, is ours to say.
 
     @ivar connection: the socket.
+    @ivar received: how many octets of TLS have arrived.
+    @ivar sent: how many octets of TLS were sent.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -102,6 +104,8 @@ class Stream:
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._buffer = b""
+        self.received = 0
+        self.sent = 0
         # One thread may receive while another sends: records must stay in order.
         self._sending = threading.Lock()
 
@@ -150,6 +154,7 @@ class Stream:
             data = self._outgoing.read()
             if data:
                 self.connection.sendall(data)
+                self.sent += len(data)
 
     def _fill(self) -> None:
         """
@@ -163,6 +168,7 @@ class Stream:
             raise PeerGone("silence") from None
         except OSError as error:
             raise PeerGone(f"reset ({error})") from None
+        self.received += len(data)
         if data:
             self._incoming.write(data)
         else:
@@ -222,10 +228,14 @@ class Visit:
     What a server saw of one connection.
 
     @ivar calls: how many RPC calls arrived over TLS.
+    @ivar received: how many octets of TLS arrived.
+    @ivar sent: how many octets of TLS were sent.
     @ivar ending: how the other side ended it.
     """
 
     calls: int = 0
+    received: int = 0
+    sent: int = 0
     ending: str = ""
 
 
@@ -395,14 +405,16 @@ class RpcServer:
         @param connection: a new connection.
         @param visit: where to note it.
         """
+        stream = Stream(connection)
         try:
-            self._behaviour(Stream(connection), visit)
+            self._behaviour(stream, visit)
             visit.ending = "closed by the server"
         except PeerGone as gone:
             visit.ending = str(gone)
         except OSError as error:
             visit.ending = f"{type(error).__name__}: {error}"
         finally:
+            visit.received, visit.sent = stream.received, stream.sent
             connection.close()
             self._connections.remove(connection)
 

@@ -16,6 +16,17 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CALLS_OF_A_MOUNT = 2
 """NULL, and then EXCHANGE_ID: sent only after the reply to NULL was understood."""
 
+_STOLEN_ALLOWED = 0.01
+"""
+How many handshakes may miss octets that the kernel itself has taken.
+
+The work that reads the reply to the AUTH_TLS probe (C{xs_stream_data_receive},
+C{net/sunrpc/xprtsock.c}) may still be reading when the agent has the socket, and
+then swallows a part of the server's flight: everything has arrived, the receive
+queue is empty, and the agent got none of it.  On the guest's one CPU that happens
+about once in 500 connections; the kernel connects again after the agent's deadline.
+"""
+
 
 def _mount(host: Host) -> str:
     """
@@ -50,23 +61,32 @@ def tickets(lab: Lab, times: int) -> None:
     before = ktls.statistics(clientHost)
     started = time.monotonic()
     errors: dict[str, int] = {}
+    seen = 0
     for number in range(times):
         name = _mount(clientHost)
         errors[name] = errors.get(name, 0) + 1
         until(lambda: all(visit.ending for visit in server.visits), f"connection {number} ends")
-        visits = server.visits[number:]
-        if len(visits) != 1 or visits[0].calls < _CALLS_OF_A_MOUNT:
+        visits = server.visits[seen:]
+        seen += len(visits)
+        if not visits or visits[-1].calls < _CALLS_OF_A_MOUNT:
             raise Unexpected(
                 f"mount {number} ({name}): expected {_CALLS_OF_A_MOUNT} calls, found {visits}"
             )
     lab.facts["mounts"] = errors
     lab.facts["per-second"] = round(times / (time.monotonic() - started), 1)
-    lab.facts["endings"] = sorted({visit.ending for visit in server.visits})
+    complete = [visit for visit in server.visits if visit.calls]
+    lab.facts["endings"] = sorted({visit.ending for visit in complete})
     after = ktls.statistics(clientHost)
     expect("TlsDecryptError", after["TlsDecryptError"], before["TlsDecryptError"])
+    expect("connections with calls", len(complete), times)
     expect("sessions received", after["TlsRxSw"] - before["TlsRxSw"], times)
-    agent.waitForHandshake(times)
-    expect("handshakes", [line.outcome for line in agent.handshakes()], ["ok"] * times)
+    agent.waitForHandshake(seen)
+    outcomes = [line.fields.get("code", line.outcome) for line in agent.handshakes()]
+    stolen = seen - times
+    expect("handshakes", sorted(outcomes), ["deadline"] * stolen + ["ok"] * times)
+    lab.facts["stolen by the kernel"] = stolen
+    if stolen > times * _STOLEN_ALLOWED:
+        raise Unexpected(f"{stolen} of {times} handshakes missed what the server sent")
     _summarize(lab)
 
 

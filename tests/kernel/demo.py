@@ -7,10 +7,12 @@ Only the standard library is used here: it runs before anything is installed.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tests.kernel.rootfs import FORKY, LabError
@@ -18,6 +20,7 @@ from tests.kernel.uml import Guest, GuestDied
 
 _SCENARIO_SECONDS: Final = 120.0
 _WIDTH: Final = 96
+_MOUNT: Final = "client# mount -t nfs -o vers=4.2,xprtsec=mtls server.lab:/ /mnt"
 _SHOWN: Final = ("role", "peer", "name", "version", "suite", "group", "subject", "took", "status")
 _SHOWN_REFUSED: Final = ("code", "role", "name", "subject", "status", "alert-sent")
 
@@ -31,6 +34,30 @@ def _say(text: str = "", indent: str = "") -> None:
     """
     filled = textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
     print("\n".join(filled), flush=True)
+
+
+@contextlib.contextmanager
+def _ticking(text: str) -> Iterator[None]:
+    """
+    Show that time passes while something is under way.
+
+    @param text: what.
+    """
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1.0):
+            print(".", end="", flush=True)
+
+    print(f"   ({text}", end="", flush=True)
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+        print(")", flush=True)
 
 
 def _line(outcome: str, fields: Mapping[str, str], shown: tuple[str, ...]) -> str:
@@ -56,7 +83,8 @@ def _run(guest: Guest, scenario: str, arguments: Mapping[str, Any]) -> dict[str,
     @return: its facts.
     @raise GuestDied: if it fails, with the logs.
     """
-    result = guest.run(scenario, arguments, _SCENARIO_SECONDS)
+    with _ticking("starting two hosts, their agents and the NFS server "):
+        result = guest.run(scenario, arguments, _SCENARIO_SECONDS)
     if not result["ok"]:
         logs = "\n".join(f"--- {name}\n{text}" for name, text in result["logs"].items())
         raise GuestDied(f"{result['failure']}\n{logs}")
@@ -71,8 +99,8 @@ def _showGood(guest: Guest) -> None:
     @param guest: where.
     """
     _say("1. NFS over mutual TLS: two hosts, server.lab and client.lab, an agent on each")
-    _say("client# mount -t nfs -o vers=4.2,xprtsec=mtls server.lab:/ /mnt", "   ")
     facts = _run(guest, "demo.good", {})
+    _say(_MOUNT, "   ")
     _say(f"{' '.join(facts['mounted'].split())}: mounted in {facts['seconds']:.2f} s", "   ")
     _say("client# echo ... > /mnt/hello.txt; cat /mnt/hello.txt", "   ")
     _say(facts["file"], "   ")
@@ -94,8 +122,8 @@ def _showRefused(guest: Guest, number: int, flaw: str, title: str) -> None:
     @param title: the same in words.
     """
     _say(f"{number}. {title}")
-    _say("client# mount -t nfs -o vers=4.2,xprtsec=mtls server.lab:/ /mnt", "   ")
     facts = _run(guest, "demo.refused", {"flaw": flaw})
+    _say(_MOUNT, "   ")
     _say(facts["mount"], "   ")
     _say("Why, says ktlsagent on the client:", "   ")
     _say(_line("failed", facts["line"], _SHOWN_REFUSED), "     ")

@@ -87,11 +87,12 @@ class IHandshakeKernel(Interface):
         @return: the descriptor of the socket that READY comes on.
         """
 
-    def readReady() -> None:
+    def readReady() -> bool:
         """
         Empty the socket that READY comes on.  READY is a hint without
         content; after any hint, or a loss of hints, ACCEPT tells all.
 
+        @return: whether hints were lost.
         @raise NetlinkError: if the socket is of no use any more.
         """
 

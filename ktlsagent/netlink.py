@@ -168,19 +168,21 @@ class HandshakeNetlink:
         """See L{IHandshakeKernel}."""
         return self._opened(self._ready).fileno()
 
-    def readReady(self) -> None:
+    def readReady(self) -> bool:
         """See L{IHandshakeKernel}."""
         ready = self._opened(self._ready)
+        lost = False
         while True:
             try:
                 ready.receive()
             except BlockingIOError:
-                return
+                return lost
             except OSError as error:
                 # The kernel dropped hints.  The socket has to be emptied all
                 # the same, or it goes on to drop them.
                 if error.errno != errno.ENOBUFS:
                     raise NetlinkError("READY", error.errno or errno.EIO) from error
+                lost = True
 
     def commandDescriptor(self) -> int:
         """See L{IHandshakeKernel}."""

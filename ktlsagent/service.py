@@ -215,7 +215,12 @@ class AgentService(Service):
     def _ready(self) -> None:
         """READY has come: take what is pending."""
         try:
-            self._kernel.readReady()
+            if self._kernel.readReady():
+                self.log.warn(
+                    "READY notifications were lost (ENOBUFS): more requests came at once than the "
+                    "socket holds; whatever is pending is taken all the same, but requests may "
+                    "have been refused; if this comes again, give the agent more of the processor"
+                )
             self._drain()
         except NetlinkError as error:
             self._giveUp(error)

@@ -131,12 +131,13 @@ class DrainTests(ServiceTestCase):
         self.assertEqual([upcall.status for upcall, _client in asked], [0] * 20)
 
     def test_lostHints(self) -> None:
-        """After ENOBUFS everything pending is taken."""
+        """After ENOBUFS everything pending is taken, and the loss is said, once."""
         self.start()
         self.kernel.loseHints()
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
+        self.assertEqual(len(self.said("READY notifications were lost")), 1)
 
     def test_strays(self) -> None:
         """A message that nobody asked for is dropped, so that it does not fill the buffer."""

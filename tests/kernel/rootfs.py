@@ -31,7 +31,7 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 _TURKEYUTILS: Final = "turkeyutils==0.6.1"
 
-_PACKAGES: Final = (
+_COMMON_PACKAGES: Final = (
     "gnutls-bin",
     "iproute2",
     "keyutils",
@@ -48,8 +48,15 @@ _PACKAGES: Final = (
     "python3-service-identity",
     "python3-twisted",
     "rpcbind",
-    "user-mode-linux",
 )
+
+_PACKAGES: Final = (*_COMMON_PACKAGES, "user-mode-linux")
+
+_KEYUTILS_PACKAGES: Final = (
+    *("cython3", "gcc", "libkeyutils-dev", "python3-dev"),
+    *("python3-pip", "python3-setuptools", "python3-wheel"),
+)
+"""forky no longer has python3-keyutils: its successor is compiled there."""
 
 _ASYMMETRIC: Final = Path(__file__).with_name("guest") / "asymmetric.c"
 
@@ -67,11 +74,21 @@ _FINISH: Final = (
     'touch "$1/etc/hosts" "$1/etc/exports"',
 )
 
+_GUEST: Final = Path(__file__).with_name("guest")
+
+_MACHINE_FINISH: Final = (
+    *_FINISH[1:],
+    f'install -m 755 {_GUEST / "machine.sh"} "$1/sbin/machine"',
+    f'install -m 644 {_GUEST / "vmlinux.py"} "$1/tmp/vmlinux.py"',
+    'chroot "$1" python3 /tmp/vmlinux.py && rm "$1/tmp/vmlinux.py"',
+)
+
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "mount": "mount",
+    "mke2fs": "e2fsprogs",
 }
 
 _SUITE_NAMES: Final = frozenset(
@@ -97,6 +114,11 @@ class Recipe:
     @ivar pythonSources: source distributions from PyPI that are compiled into it.
     @ivar preloads: C sources that are compiled into /usr/local/lib/lab/NAME.so.
     @ivar bootOptions: what this kernel's command line needs besides.
+    @ivar suite: the Debian suite, if it is not the name.
+    @ivar finish: commands that run, outside, when all is installed.
+    @ivar borrowed: suites and packages that are unpacked into /opt/SUITE.
+    @ivar machine: whether it is for a whole machine: a disk image and a kernel
+        that starts by itself, instead of a directory.
     """
 
     name: str
@@ -105,24 +127,27 @@ class Recipe:
     pythonSources: tuple[str, ...] = ()
     preloads: tuple[Path, ...] = ()
     bootOptions: tuple[str, ...] = ()
+    suite: str = ""
+    finish: tuple[str, ...] = _FINISH
+    borrowed: tuple[tuple[str, str], ...] = ()
+    machine: bool = False
 
     @property
     def digest(self) -> str:
         """A short hash of everything that decides what is built."""
         sources = (path.read_text() for path in self.preloads)
-        parts = (self.name, *self.packages, *self.pythonSources, *sources, *_FINISH)
+        parts = [self.name, *self.packages, *self.pythonSources, *sources]
+        parts += [command.replace(str(_GUEST), "") for command in self.finish]
+        parts += [word for pair in self.borrowed for word in pair]
+        if self.machine:
+            parts += [(_GUEST / name).read_text() for name in ("machine.sh", "vmlinux.py")]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 FORKY: Final = Recipe(
     "forky",
     "7.2",
-    # forky no longer has python3-keyutils: its successor is compiled there.
-    (
-        *_PACKAGES,
-        *("cython3", "gcc", "libkeyutils-dev", "python3-dev"),
-        *("python3-pip", "python3-setuptools", "python3-wheel"),
-    ),
+    (*_PACKAGES, *_KEYUTILS_PACKAGES),
     pythonSources=(_TURKEYUTILS,),
     bootOptions=("seccomp=on",),
 )
@@ -132,7 +157,25 @@ TRIXIE: Final = Recipe(
     (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev"),
     preloads=(_ASYMMETRIC,),
 )
-RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE)}
+MACHINE: Final = Recipe(
+    "machine",
+    "7.2",
+    (
+        *(*_COMMON_PACKAGES, *_KEYUTILS_PACKAGES, "nvme-cli", "zstd"),
+        # Not linux-image-cloud-amd64: that demands a generator of initial RAM disks.
+        "?name(^linux-binary-[0-9].*[0-9]-cloud-amd64$)",
+        "?name(^linux-modules-[0-9].*[0-9]-cloud-amd64$)",
+    ),
+    pythonSources=(_TURKEYUTILS,),
+    # A device for each controller, not for all that lead to the same subsystem.
+    bootOptions=("nvme_core.multipath=0",),
+    suite="forky",
+    finish=_MACHINE_FINISH,
+    # tlshd 1.4.0 cannot use certificates from a keyring, 1.0.0 can.
+    borrowed=(("trixie", "ktls-utils"),),
+    machine=True,
+)
+RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MACHINE)}
 
 
 def labDirectory() -> Path:
@@ -313,6 +356,42 @@ def _inside(file: Path, command: str) -> list[str]:
     return [f"copy-in {file} /root", f'chroot "$1" {command}', f'rm "$1/root/{file.name}"']
 
 
+def _borrow(suite: str, package: str, mirror: str) -> list[str]:
+    """
+    Say how to unpack a package of another suite beside those that are installed.
+
+    @param suite: the suite.
+    @param package: the package.
+    @param mirror: where from.
+    @return: hooks for mmdebstrap.
+    """
+    source = "/etc/apt/sources.list.d/borrowed.list"
+    fetched = (
+        f"cd /tmp && apt-get update -q && apt-get download -q {package}/{suite}"
+        f" && dpkg -x {package}_*.deb /opt/{suite} && rm {package}_*.deb {source}"
+    )
+    return [f'echo deb {mirror} {suite} main >"$1{source}"', f'chroot "$1" sh -c "{fetched}"']
+
+
+def _pack(directory: Path, progress: Progress) -> None:
+    """
+    Turn a root file system into what a whole machine boots from.
+
+    @param directory: the root file system; replaced by one with the kernel,
+        C{vmlinux}, and the disk image, C{root.ext4}.
+    @param progress: told about it.
+    """
+    progress("  packing the disk image")
+    tree = directory.with_name(directory.name + ".tree")
+    shutil.rmtree(tree, ignore_errors=True)
+    directory.rename(tree)
+    directory.mkdir()
+    (tree / "boot/vmlinux").rename(directory / "vmlinux")
+    command = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(tree)]
+    _follow([*command, str(directory / "root.ext4"), "3G"], progress)
+    shutil.rmtree(tree)
+
+
 def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
     """
     Build a root file system.
@@ -346,8 +425,13 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
             for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
         ]
         command += _proxyOptions()
-        command += [f"--customize-hook={hook}" for hook in (*_FINISH, *hooks)]
-        _follow([*command, recipe.name, str(target), debianMirror()], progress)
+        mirror = debianMirror()
+        for suite, package in recipe.borrowed:
+            hooks += _borrow(suite, package, mirror)
+        command += [f"--customize-hook={hook}" for hook in (*recipe.finish, *hooks)]
+        _follow([*command, recipe.suite or recipe.name, str(target), mirror], progress)
+        if recipe.machine:
+            _pack(target, progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

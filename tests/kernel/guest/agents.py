@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,13 +99,14 @@ class Agent:
 
     _started = 0
 
-    def __init__(self, kind: str, host: Host, text: str) -> None:
+    def __init__(self, kind: str, host: Host, text: str, prefix: Sequence[str] = ()) -> None:
         """
         Start it; it listens a while later, L{waitUntilListening}.
 
         @param kind: which one.
         @param host: where.
         @param text: its configuration file.
+        @param prefix: the beginning of its command, as in C{env NAME=VALUE}.
         """
         Agent._started += 1
         self.kind = kind
@@ -116,6 +117,7 @@ class Agent:
         self._log = LOGS / f"{self.name}.log"
         with self._log.open("wb") as log:
             self.process = host.start(
+                *prefix,
                 *_preloaded(kind),
                 *_COMMANDS[kind],
                 str(self.configurationFile),

@@ -45,13 +45,15 @@ class Host:
     @ivar pid: the process that holds its namespaces.
     """
 
+    namespaces = ("--net", "--mount", "--uts")
+
     def __init__(self, name: str) -> None:
         """
         @param name: its name.
         """
         self.name = name
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", _HOLD],
+            ["unshare", *self.namespaces, "--propagation", "private", "sh", "-c", _HOLD],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )

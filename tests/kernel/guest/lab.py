@@ -7,6 +7,7 @@ that their books are looked at when all is over.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -69,14 +70,15 @@ class Lab:
             for host in reversed(self._hosts):
                 host.close()
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str, hostClass: type[Host] = Host) -> Host:
         """
         Make a host.
 
         @param name: its name.
+        @param hostClass: the kind of host.
         @return: the host, without a network.
         """
-        made = Host(name)
+        made = hostClass(name)
         self._hosts.append(made)
         return made
 
@@ -100,16 +102,23 @@ class Lab:
         connect(server, client)
         return server, client
 
-    def agent(self, host: Host, kind: str = KTLSAGENT, text: str | None = None) -> Agent:
+    def agent(
+        self,
+        host: Host,
+        kind: str = KTLSAGENT,
+        text: str | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Agent:
         """
         Start an agent; it is stopped, and its books are looked at, at the end.
 
         @param host: where.
         @param kind: which.
         @param text: its configuration; the usual one by default.
+        @param prefix: the beginning of its command.
         @return: the agent, which need not listen yet.
         """
-        made = Agent(kind, host, configuration() if text is None else text)
+        made = Agent(kind, host, configuration() if text is None else text, prefix)
         self.agents.append(made)
         return made
 

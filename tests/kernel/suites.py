@@ -114,6 +114,7 @@ def makeSuite(
     recipe: Recipe,
     cases: Iterable[Case],
     guestClass: type[BaseGuest] = Guest,
+    memory: str = _MEMORY,
 ) -> type[KernelTestCase]:
     """
     Make the class of a suite.
@@ -123,6 +124,7 @@ def makeSuite(
     @param recipe: what is booted.
     @param cases: its tests.
     @param guestClass: the kind of guest.
+    @param memory: the guest's.
     @return: the class.
     """
     methods = {_methodName(case): _method(case) for case in cases}
@@ -130,7 +132,7 @@ def makeSuite(
         name,
         (KernelTestCase,),
         {
-            "guest": guestClass(recipe, _progress),
+            "guest": guestClass(recipe, _progress, memory),
             "__doc__": f"The kernel suite on Linux {recipe.kernel} ({recipe.name}).",
             "__module__": module,
             "recipe": recipe,

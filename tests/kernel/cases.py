@@ -243,6 +243,26 @@ def _records() -> Iterator[Case]:
     )
 
 
+def _starts() -> Iterator[Case]:
+    """
+    What stands in the way of an agent, and the fakes of the unit tests.
+
+    @return: the cases.
+    """
+    for function, expectation in (
+        ("withoutPrivilege", "Without CAP_NET_ADMIN an agent says so and ends with a failure."),
+        ("twoAgents", "A second agent in a network namespace is named, and both serve."),
+        ("lostReady", "READYs that are lost are noticed, and no request is lost with them."),
+    ):
+        yield Case(function, expectation, f"starting.{function}", olderKernel=True)
+    yield Case(
+        "fakesVerified",
+        "The tests of the fakes hold on the real kernel as well.",
+        "fakes.verified",
+        olderKernel=True,
+    )
+
+
 def _lives() -> Iterator[Case]:
     """
     Requirements 7 and 8.
@@ -280,6 +300,7 @@ CASES: Final = (
     *_refusals(),
     *_names(),
     *_records(),
+    *_starts(),
     *_lives(),
 )
 """All cases."""

@@ -122,10 +122,7 @@ class RequestHandler:
             status = statusOf(error)
             report.failed(error)
             pause = min(policy.pauseSeconds(request, status), deadline - self.reactor.seconds())
-            if pause > 0:
-                self.ledger.timers += 1
-                await deferLater(self.reactor, pause)
-                self.ledger.timers -= 1
+            await self._wait(pause)
         finally:
             self._answer(request, transport, session, status, report)
             report.write(self.log, status, self.reactor.seconds())
@@ -143,6 +140,7 @@ class RequestHandler:
         engine = report.engine = TLSEngine(policy.plan(request, contexts))
         handover = Handover(self.kernelTLS, transport.socket)
         protocol = HandshakeProtocol(engine, handover, lambda step: self.steps.add(deadline, step))
+        await self._wait(policy.settleSeconds(request))
         transport.connect(protocol)
         self.ledger.timers += 1
         timer = self.reactor.callLater(
@@ -156,6 +154,13 @@ class RequestHandler:
                 timer.cancel()
         report.session = session
         return session
+
+    async def _wait(self, seconds: float) -> None:
+        """Let time pass, if there is any."""
+        if seconds > 0:
+            self.ledger.timers += 1
+            await deferLater(self.reactor, seconds)
+            self.ledger.timers -= 1
 
     def _answer(
         self,

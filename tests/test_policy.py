@@ -86,6 +86,21 @@ class RequestTests(SynchronousTestCase):
             self.assertEqual(pauseSeconds(request, status), seconds)
 
 
+class SettleTests(SynchronousTestCase):
+    """How long a handshake waits before it begins."""
+
+    def test_onlyNFSClientsWait(self) -> None:
+        """The kernel has read from an NFS client's connection before, and from no other."""
+        for messageType, authMode, seconds in (
+            (MessageType.CLIENTHELLO, AuthMode.X509, policy.SETTLE_SECONDS),
+            (MessageType.CLIENTHELLO, AuthMode.UNAUTH, policy.SETTLE_SECONDS),
+            (MessageType.CLIENTHELLO, AuthMode.PSK, 0.0),
+            (MessageType.SERVERHELLO, AuthMode.X509, 0.0),
+        ):
+            request = HandshakeRequest(3, messageType, authMode)
+            self.assertEqual(policy.settleSeconds(request), seconds)
+
+
 class ReferenceNameTests(SynchronousTestCase):
     """Tests for L{referenceName}."""
 

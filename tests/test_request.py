@@ -179,6 +179,22 @@ class ClientTests(AgentTestCase):
             (event["role"], event["mode"], event["name"]), ("client", "unauth", "server.lab")
         )
 
+    def test_pauseBeforeTheBeginning(self) -> None:
+        """The ClientHello waits until the kernel's own reader has surely ended."""
+        agent = self.start()
+        upcall, far = self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.reactor.turn()
+        self.reactor.turn(0.019)
+        self.assertRaises(BlockingIOError, far.recv, 1)
+        self.assertEqual(agent.ledger.timers, 1)
+        self.reactor.turn(0.002)
+        self.reactor.settle()
+        self.assertEqual(far.recv(1), b"\x16")
+        far.close()
+        self.run_()
+        self.reactor.turn(1)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+
     def test_withCertificate(self) -> None:
         """xprtsec=mtls: the server gets our certificate."""
         self.start()

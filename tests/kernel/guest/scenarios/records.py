@@ -16,17 +16,6 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CALLS_OF_A_MOUNT = 2
 """NULL, and then EXCHANGE_ID: sent only after the reply to NULL was understood."""
 
-_STOLEN_ALLOWED = 0.01
-"""
-How many handshakes may miss octets that the kernel itself has taken.
-
-The work that reads the reply to the AUTH_TLS probe (C{xs_stream_data_receive},
-C{net/sunrpc/xprtsock.c}) may still be reading when the agent has the socket, and
-then swallows a part of the server's flight: everything has arrived, the receive
-queue is empty, and the agent got none of it.  On the guest's one CPU that happens
-about once in 500 connections; the kernel connects again after the agent's deadline.
-"""
-
 
 def _mount(host: Host) -> str:
     """
@@ -81,12 +70,10 @@ def tickets(lab: Lab, times: int) -> None:
     expect("connections with calls", len(complete), times)
     expect("sessions received", after["TlsRxSw"] - before["TlsRxSw"], times)
     agent.waitForHandshake(seen)
+    # A handshake that expires is one whose octets the kernel has taken itself:
+    # the work that reads the reply to the AUTH_TLS probe was not at its end.
     outcomes = [line.fields.get("code", line.outcome) for line in agent.handshakes()]
-    stolen = seen - times
-    expect("handshakes", sorted(outcomes), ["deadline"] * stolen + ["ok"] * times)
-    lab.facts["stolen by the kernel"] = stolen
-    if stolen > times * _STOLEN_ALLOWED:
-        raise Unexpected(f"{stolen} of {times} handshakes missed what the server sent")
+    expect("handshakes", outcomes, ["ok"] * times)
     _summarize(lab)
 
 

@@ -19,6 +19,7 @@ from ktlsagent.policy import (
     PEER_AUTHENTICATED,
     RETRY_PAUSE_SECONDS,
     SERVER_SECONDS,
+    SETTLE_SECONDS,
     ContextSet,
     ReferenceName,
     allowedSeconds,
@@ -31,6 +32,7 @@ from ktlsagent.policy import (
     referenceName,
     remoteAuth,
     roleOf,
+    settleSeconds,
 )
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -92,13 +94,13 @@ class SettleTests(SynchronousTestCase):
     def test_onlyNFSClientsWait(self) -> None:
         """The kernel has read from an NFS client's connection before, and from no other."""
         for messageType, authMode, seconds in (
-            (MessageType.CLIENTHELLO, AuthMode.X509, policy.SETTLE_SECONDS),
-            (MessageType.CLIENTHELLO, AuthMode.UNAUTH, policy.SETTLE_SECONDS),
+            (MessageType.CLIENTHELLO, AuthMode.X509, SETTLE_SECONDS),
+            (MessageType.CLIENTHELLO, AuthMode.UNAUTH, SETTLE_SECONDS),
             (MessageType.CLIENTHELLO, AuthMode.PSK, 0.0),
             (MessageType.SERVERHELLO, AuthMode.X509, 0.0),
         ):
             request = HandshakeRequest(3, messageType, authMode)
-            self.assertEqual(policy.settleSeconds(request), seconds)
+            self.assertEqual(settleSeconds(request), seconds)
 
 
 class ReferenceNameTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ started until they listen, read through their log, and stopped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -174,7 +175,12 @@ class Agent:
         joined = {
             f"socket:[{row[-1]}]" for row in rows if row[1] == _NETLINK_GENERIC and int(row[3], 16)
         }
-        return any(os.readlink(path) in joined for path in (directory / "fd").iterdir())
+        held = set()
+        for path in (directory / "fd").iterdir():
+            # Some are closed while we look.
+            with contextlib.suppress(FileNotFoundError):
+                held.add(os.readlink(path))
+        return bool(held & joined)
 
     def waitUntilListening(self) -> None:
         """Wait until the kernel can ask it."""

@@ -45,7 +45,7 @@ class Host:
     @ivar pid: the process that holds its namespaces.
     """
 
-    namespaces = ("--net", "--mount", "--uts")
+    namespaces: tuple[str, ...] = ("--net", "--mount", "--uts")
 
     def __init__(self, name: str) -> None:
         """

@@ -113,6 +113,7 @@ def makeSuite(
     module: str,
     recipe: Recipe,
     cases: Iterable[Case],
+    *,
     guestClass: type[BaseGuest] = Guest,
     memory: str = _MEMORY,
 ) -> type[KernelTestCase]:

@@ -1,1 +1,1 @@
-"""What tests share: certificates, fakes that are verified against the real thing, a model of kTLS."""
+"""What tests share: certificates, verified fakes, a model of kTLS."""

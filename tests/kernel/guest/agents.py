@@ -32,6 +32,9 @@ _COMMANDS: Final = {
 
 _NETLINK_GENERIC: Final = "16"
 
+_STARTING_SECONDS: Final = 120.0
+"""Two seconds on a machine of one's own, but emulated, and with much else going on ..."""
+
 
 def _preloaded(kind: str) -> list[str]:
     """
@@ -184,7 +187,7 @@ class Agent:
 
     def waitUntilListening(self) -> None:
         """Wait until the kernel can ask it."""
-        until(self._listening, f"{self.name} listens", 40.0)
+        until(self._listening, f"{self.name} listens", _STARTING_SECONDS)
 
     def waitUntilEnded(self) -> int:
         """

@@ -47,7 +47,7 @@ class Case:
     timeout: float = 90.0
 
 
-def _camel(*words: str) -> str:
+def camel(*words: str) -> str:
     """
     Join words to a name.
 
@@ -67,7 +67,7 @@ def _transfers() -> Iterator[Case]:
     """
     for version, security in product(("4.2", "3"), ("mtls", "tls")):
         yield Case(
-            _camel("alone", f"v{version}", security),
+            camel("alone", f"v{version}", security),
             f"One agent serves both ends of NFS {version} with xprtsec={security}: 64 MiB survive "
             "a remount, with kTLS in both directions and no decrypt error.",
             "transfer.alone",
@@ -78,7 +78,7 @@ def _transfers() -> Iterator[Case]:
         _AGENTS, _AGENTS, ("4.2", "3"), ("mtls", "tls")
     ):
         yield Case(
-            _camel("pair", server, "serves", client, f"v{version}", security),
+            camel("pair", server, "serves", client, f"v{version}", security),
             f"A file goes from {client} to {server} and back, NFS {version}, xprtsec={security}.",
             "transfer.pair",
             {"server": server, "client": client, "version": version, "security": security},
@@ -86,7 +86,7 @@ def _transfers() -> Iterator[Case]:
         )
     for server, client in product(_AGENTS, _AGENTS):
         yield Case(
-            _camel("pair", server, "serves", client, "eight", "connections"),
+            camel("pair", server, "serves", client, "eight", "connections"),
             f"Eight connections of one mount are all served, {client} to {server}.",
             "transfer.pair",
             {
@@ -109,7 +109,7 @@ def _suites() -> Iterator[Case]:
     for (short, suite), forced, other in product(_SUITES.items(), ("server", "client"), _AGENTS):
         agents = {"server": other, "client": other, forced: _KTLSAGENT}
         yield Case(
-            _camel("suite", short, "forced", "by", forced, "against", other),
+            camel("suite", short, "forced", "by", forced, "against", other),
             f"{suite} is used if the {forced}, ktlsagent, knows no other and the peer is {other}.",
             "transfer.suite",
             {"suite": suite, "forced": forced, **agents},
@@ -152,7 +152,7 @@ def _refusals() -> Iterator[Case]:
     """
     for flaw, server, code, alert in _SERVER_FLAWS:
         yield Case(
-            _camel("server", "certificate", flaw),
+            camel("server", "certificate", flaw),
             f"The client refuses a server certificate that is {flaw}: mount fails with EACCES, the "
             f"log says {code}, the server gets {alert}.",
             "refusals.serverCertificate",
@@ -160,7 +160,7 @@ def _refusals() -> Iterator[Case]:
         )
     for flaw, code, alert in _CLIENT_FLAWS:
         yield Case(
-            _camel("client", "certificate", flaw),
+            camel("client", "certificate", flaw),
             f"The server refuses a client certificate that is {flaw}: mount fails with EACCES, the "
             f"log says {code}, a client gets {alert}.",
             "refusals.clientCertificate",
@@ -168,21 +168,21 @@ def _refusals() -> Iterator[Case]:
         )
     for kind, number, code, alert, status in _BAD_SERVERS:
         yield Case(
-            _camel("server", kind),
+            camel("server", kind),
             f"A server that is bad ({kind}) makes mount fail with {number}; the log says {code}.",
             "refusals.badServer",
             {"kind": kind, "number": number, "code": code, "alert": alert, "status": status},
         )
     for kind, code, alert, status in _BAD_CLIENTS:
         yield Case(
-            _camel("client", kind),
+            camel("client", kind),
             f"A client that is bad ({kind}) is refused, the log says {code}, the next is served.",
             "refusals.badClient",
             {"kind": kind, "code": code, "alert": alert, "status": status},
         )
     for version in ("4.2", "3"):
         yield Case(
-            _camel("no", "client", "certificate", f"v{version}"),
+            camel("no", "client", "certificate", f"v{version}"),
             f"An mtls export is not given to a client without a certificate, NFS {version}.",
             "refusals.noClientCertificate",
             {"version": version},
@@ -214,7 +214,7 @@ def _names() -> Iterator[Case]:
     names = {"name": "server.lab", "ipv4": "10.0.0.1", "ipv6": "[fd00::1]"}
     for (kind, name), version in product(names.items(), ("4.2", "3")):
         yield Case(
-            _camel("mount", "by", kind, f"v{version}"),
+            camel("mount", "by", kind, f"v{version}"),
             f"The server's certificate has to be for {name} of the mount command, NFS {version}.",
             "transfer.name",
             {"server": name, "version": version},
@@ -282,7 +282,7 @@ def _lives() -> Iterator[Case]:
         yield Case(function, expectation, f"lifecycle.{function}")
     for version in ("4.2", "3"):
         yield Case(
-            _camel("unmount", "says", "close", "notify", f"v{version}"),
+            camel("unmount", "says", "close", "notify", f"v{version}"),
             f"The server's end sees close_notify when NFS {version} is unmounted.",
             "closing.unmount",
             {"version": version},

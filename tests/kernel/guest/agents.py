@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from tests.kernel.guest.certificates import certificate, privateKey
 from tests.kernel.guest.hosts import Host
@@ -45,6 +45,30 @@ def _preloaded(kind: str) -> list[str]:
     """
     library = Path("/usr/local/lib/lab/asymmetric.so")
     return ["env", f"LD_PRELOAD={library}"] if kind == TLSHD and library.exists() else []
+
+
+class Process(Protocol):
+    """
+    An agent's process: what is used of L{subprocess.Popen}.
+
+    @ivar pid: its PID.
+    @ivar returncode: how it ended, once that is known.
+    """
+
+    pid: int
+    returncode: Any
+
+    def poll(self) -> int | None:
+        """Look whether it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal."""
+
+    def kill(self) -> None:
+        """End it without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +144,25 @@ class Agent:
         self.configurationFile.write_text(text)
         self._log = LOGS / f"{self.name}.log"
         with self._log.open("wb") as log:
-            self.process = host.start(
-                *prefix,
-                *_preloaded(kind),
-                *_COMMANDS[kind],
-                str(self.configurationFile),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd="/tmp",
-            )
+            self.process: Process = self._start(prefix, log)
+
+    def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:
+        """
+        Start its process.
+
+        @param prefix: the beginning of its command.
+        @param log: where its output goes.
+        @return: the process.
+        """
+        return self.host.start(
+            *prefix,
+            *_preloaded(self.kind),
+            *_COMMANDS[self.kind],
+            str(self.configurationFile),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd="/tmp",
+        )
 
     def log(self) -> str:
         """

@@ -108,6 +108,7 @@ class Lab:
         kind: str = KTLSAGENT,
         text: str | None = None,
         prefix: Sequence[str] = (),
+        agentClass: type[Agent] = Agent,
     ) -> Agent:
         """
         Start an agent; it is stopped, and its books are looked at, at the end.
@@ -116,9 +117,10 @@ class Lab:
         @param kind: which.
         @param text: its configuration; the usual one by default.
         @param prefix: the beginning of its command.
+        @param agentClass: how it is started.
         @return: the agent, which need not listen yet.
         """
-        made = Agent(kind, host, configuration() if text is None else text, prefix)
+        made = agentClass(kind, host, configuration() if text is None else text, prefix)
         self.agents.append(made)
         return made
 

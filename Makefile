@@ -8,7 +8,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
 LAB_PACKAGES := arch-test mmdebstrap mount python3-pip util-linux
-TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15
+TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2
 
 .PHONY: help demo test test-unit test-oldest test-kernel lint types coverage packages clean
 

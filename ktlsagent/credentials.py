@@ -19,6 +19,9 @@ from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.policy import ContextSet
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.psk import SHA256, SHA384
+from ktlsagent.protocols.session import Role
 
 SYSTEM_TRUST_STORES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -53,6 +56,10 @@ def loadContexts(
         anonymousClient=loader.context(_CLIENT, config.client, withCertificate=False),
         client=loader.context(_CLIENT, config.client) if config.client.certificate else None,
         server=loader.context(_SERVER, config.server),
+        clientCertificate=loader.certificates.get(_CLIENT),
+        clientWith=loader.clientWith,
+        preSharedKey=loader.preSharedKeyContexts(),
+        keyrings=config.keyrings,
     )
     if loader.mistakes:
         raise ConfigError(list(dict.fromkeys(loader.mistakes)))
@@ -67,6 +74,7 @@ class _Loader:
     kernelSuites: frozenset[str]
     systemTrustStores: Sequence[str]
     mistakes: list[Mistake] = field(default_factory=list)
+    certificates: dict[str, OwnCertificate] = field(default_factory=dict)
     stores: dict[tuple[str | None, str | None], crypto.X509Store] = field(default_factory=dict)
 
     def context(
@@ -85,6 +93,20 @@ class _Loader:
                 f"one that does not belong to it in {role.privateKey} ({_words(error)})",
             )
             return TLSContext(store=store, own=None, suites=self._suites(), groups=())
+
+    def clientWith(self, own: OwnCertificate) -> TLSContext:
+        """Build a client's context with a certificate that is not configured."""
+        store = self._store(_CLIENT, self.config.client)
+        return TLSContext(store=store, own=own, suites=self._suites(), groups=self._groups())
+
+    def preSharedKeyContexts(self) -> dict[tuple[Role, str], TLSContext]:
+        """Build the contexts for pre-shared keys, by role and hash."""
+        contexts = {}
+        for name in (SHA256, SHA384):
+            suites = [suite for suite in self._suites() if CIPHER_SUITES[suite].hash == name]
+            for role in Role if suites else ():
+                contexts[role, name] = TLSContext(role=role, suites=suites, groups=self._groups())
+        return contexts
 
     def _suites(self) -> Sequence[str]:
         """Those of the configured suites that the kernel takes."""
@@ -168,7 +190,10 @@ class _Loader:
             return None
         chain = self._chain(section, role.certificate)
         key = self._key(section, role.privateKey)
-        return OwnCertificate(chain, key) if chain and key else None
+        if not chain or not key:
+            return None
+        self.certificates[section] = OwnCertificate(chain, key)
+        return self.certificates[section]
 
     def _chain(self, section: str, path: str) -> tuple[crypto.X509, ...]:
         expected = "a PEM file with our certificate and its chain"

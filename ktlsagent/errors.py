@@ -121,6 +121,14 @@ class RequestUnsupported(HandshakeError):
     """The kernel asks for something that this agent cannot do."""
 
 
+class KeyUnusable(HandshakeError):
+    """A key that the request needs is not there, or cannot be used."""
+
+
+class KeyForbidden(HandshakeError):
+    """A key that the request needs may not be read by this process."""
+
+
 class PeerRejected(HandshakeError):
     """The peer's certificate was judged and found wanting."""
 
@@ -158,6 +166,8 @@ _ALERT_UNKNOWN_PSK_IDENTITY = 115
 STATUS: dict[type[BaseException], int] = {
     RequestRefused: errno.EACCES,
     RequestUnsupported: errno.EOPNOTSUPP,
+    KeyUnusable: errno.ENOKEY,
+    KeyForbidden: errno.EACCES,
     PeerRejected: errno.EACCES,
     PeerMisbehaved: errno.EACCES,
     PeerAlert: errno.EACCES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReactorTime
 from twisted.python.threadpool import ThreadPool
@@ -174,8 +175,24 @@ class IKernelTLS(Interface):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDescription:
+    """
+    What the kernel says about a key (C{keyctl_describe(3)}).
+
+    @ivar type: C{user}, C{psk}, C{keyring} and so on.
+    @ivar description: its name.
+    """
+
+    type: str
+    description: bytes
+
+
 class IKeyrings(Interface):
-    """The process keyring, into which the kernel links a request's keyring."""
+    """
+    The kernel's keys, and the process keyring, into which the kernel links a
+    request's keyring.  What is in there is ours to read.
+    """
 
     def createProcessKeyring() -> None:
         """
@@ -183,6 +200,50 @@ class IKeyrings(Interface):
         any thread is started: later threads share it only then.
 
         @raise StartError: if the kernel refuses.
+        """
+
+    def find(name: str) -> int | None:
+        """
+        Find a keyring by its name, wherever it is.
+
+        @param name: its description.
+        @return: its serial, C{None} if there is none that we may see.
+        """
+
+    def link(serial: int) -> None:
+        """
+        Put a keyring into the process keyring.
+
+        @param serial: the keyring's serial.
+        @raise OSError: if the kernel refuses.
+        """
+
+    def keys(keyring: int) -> Sequence[int]:
+        """
+        List what is in a keyring.
+
+        @param keyring: its serial.
+        @return: the serials of its keys.
+        @raise OSError: if it may not be read.
+        """
+
+    def describe(serial: int) -> KeyDescription:
+        """
+        Describe a key.
+
+        @param serial: its serial.
+        @return: its type and name.
+        @raise OSError: if there is no such key, or it may not be seen.
+        """
+
+    def read(serial: int) -> bytes:
+        """
+        Read a key.
+
+        @param serial: its serial.
+        @return: its payload.
+        @raise OSError: if there is no such key, if it is revoked or expired,
+            or if it may not be read.
         """
 
     def unlink(serial: int) -> None:

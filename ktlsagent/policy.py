@@ -8,22 +8,26 @@ from __future__ import annotations
 import encodings.punycode  # noqa: F401 - idna would import it in mid-handshake
 import errno
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import idna
 import idna.uts46data  # as above
 from cryptography import x509
+from OpenSSL import SSL
 from service_identity.cryptography import (
     verify_certificate_hostname,
     verify_certificate_ip_address,
 )
 from service_identity.exceptions import CertificateError, VerificationError
 
-from ktlsagent.errors import PeerRejected, RequestRefused, RequestUnsupported
-from ktlsagent.protocols.context import TLSContext
+from ktlsagent.errors import KeyUnusable, PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.engine import TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
+from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
 
 SERVER_SECONDS = 5.0
@@ -73,11 +77,20 @@ class ContextSet:
     @ivar anonymousClient: for a client that shows no certificate.
     @ivar client: for a client that does; C{None} if none is configured.
     @ivar server: for a server; without a certificate if none is configured.
+    @ivar clientCertificate: what L{client} shows, if there is one.
+    @ivar clientWith: makes a context for a client with another certificate;
+        raises C{SSL.Error} if certificate and key do not belong together.
+    @ivar preSharedKey: for either role, by the key's hash.
+    @ivar keyrings: names of more keyrings in which keys may be.
     """
 
     anonymousClient: TLSContext
     client: TLSContext | None
     server: TLSContext
+    clientCertificate: OwnCertificate | None
+    clientWith: Callable[[OwnCertificate], TLSContext]
+    preSharedKey: Mapping[tuple[Role, str], TLSContext]
+    keyrings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,44 +272,128 @@ def judgeClient(_certificate: x509.Certificate) -> PeerRejected | None:
     return None
 
 
-def plan(request: HandshakeRequest, contexts: ContextSet) -> TLSParameters:
+class KeySource(Protocol):
+    """Where a request's keys come from: L{ktlsagent.keys.RequestKeys}."""
+
+    def preSharedKey(self, serial: int) -> PreSharedKey:
+        """Read a PSK."""
+
+    def lookUp(self, offered: Sequence[bytes]) -> PreSharedKey:
+        """Find the first of some identities."""
+
+    def ownCertificate(
+        self, certificate: int | None, privateKey: int | None, configured: OwnCertificate | None
+    ) -> OwnCertificate:
+        """Read a certificate and its key."""
+
+
+def keyringsFor(request: HandshakeRequest, contexts: ContextSet) -> Sequence[str]:
+    """
+    Say which keyrings have to be linked for a request, besides the one that
+    the kernel has linked itself.
+
+    @param request: the kernel's request.
+    @param contexts: what is configured.
+    @return: their names; none for a request that needs no keys.
+    """
+    if request.authMode == AuthMode.PSK:
+        return (*([".nvme"] if request.keyring is None else []), *contexts.keyrings)
+    if request.certificate is None and request.privateKey is None:
+        return ()
+    own = ".nfs" if request.messageType == MessageType.CLIENTHELLO else ".nfsd"
+    return (own, *contexts.keyrings)
+
+
+def plan(
+    request: HandshakeRequest, contexts: ContextSet, keys: KeySource
+) -> TLSParameters | PreSharedKeyParameters:
     """
     Decide what to do with a request.
 
     @param request: the kernel's request.
     @param contexts: what is configured.
+    @param keys: where the request's keys come from.
     @return: how to run its handshake.
     @raise RequestRefused: if the configuration or the request forbids it.
     @raise RequestUnsupported: if this agent cannot do it.
+    @raise KeyUnusable: if a key that it names cannot be used.
+    @raise KeyForbidden: if a key that it names may not be read.
     """
     wanted = (request.messageType, request.authMode)
     if wanted == (MessageType.SERVERHELLO, AuthMode.X509):
-        return _planServer(contexts)
+        return _planServer(request, contexts)
     if wanted == (MessageType.CLIENTHELLO, AuthMode.UNAUTH):
         return _planClient(request, contexts.anonymousClient)
     if wanted == (MessageType.CLIENTHELLO, AuthMode.X509):
-        if request.certificate is not None or request.privateKey is not None:
-            raise RequestUnsupported(
-                "keyring-certificate",
-                "expected a client certificate from the configuration, found the mount options "
-                "cert_serial= or privkey_serial=, which are not supported; remove them",
-            )
-        if contexts.client is None:
-            raise RequestRefused(
-                "no-certificate",
-                "expected a certificate of our own for xprtsec=mtls, found none; set "
-                "x509.certificate and x509.private_key in [authenticate.client]",
-            )
-        return _planClient(request, contexts.client)
+        return _planClient(request, _clientContext(request, contexts, keys))
+    if wanted == (MessageType.CLIENTHELLO, AuthMode.PSK):
+        return _planKeyClient(request, contexts, keys)
+    if wanted == (MessageType.SERVERHELLO, AuthMode.PSK):
+        return PreSharedKeyParameters(
+            {
+                name: context
+                for (role, name), context in contexts.preSharedKey.items()
+                if role is Role.SERVER
+            },
+            keys.lookUp,
+        )
     raise RequestUnsupported(
         "unsupported-mode",
-        "expected the mode x509, or unauth for a client, found message type "
+        "expected the mode x509 or psk, or unauth for a client, found message type "
         f"{request.messageType} with mode {modeName(request)}",
     )
 
 
-def _planServer(contexts: ContextSet) -> TLSParameters:
+def _clientContext(request: HandshakeRequest, contexts: ContextSet, keys: KeySource) -> TLSContext:
+    """Find the context of a client with a certificate; the request's own one wins."""
+    if request.certificate is not None or request.privateKey is not None:
+        own = keys.ownCertificate(
+            request.certificate, request.privateKey, contexts.clientCertificate
+        )
+        try:
+            return contexts.clientWith(own)
+        except SSL.Error as error:
+            raise KeyUnusable(
+                "key-mismatch",
+                "expected a certificate and the private key that belongs to it, found that key "
+                f"{request.privateKey or '(configured)'} does not belong to certificate "
+                f"{request.certificate or '(configured)'}",
+            ) from error
+    if contexts.client is None:
+        raise RequestRefused(
+            "no-certificate",
+            "expected a certificate of our own for xprtsec=mtls, found none; set "
+            "x509.certificate and x509.private_key in [authenticate.client]",
+        )
+    return contexts.client
+
+
+def _planKeyClient(
+    request: HandshakeRequest, contexts: ContextSet, keys: KeySource
+) -> TLSParameters:
+    """Offer the request's key: OpenSSL offers one, and the kernel names one."""
+    if not request.peerIdentities:
+        raise RequestRefused(
+            "no-psk", "expected the serial of a pre-shared key from the kernel, found none"
+        )
+    key = keys.preSharedKey(request.peerIdentities[0])
+    context = contexts.preSharedKey.get((Role.CLIENT, key.hash))
+    if context is None:
+        raise KeyUnusable(
+            "no-suite",
+            f"expected a cipher suite with {key.hash} that is enabled and that the kernel takes, "
+            f"found none for {quoteIdentity(key.identity)}",
+        )
+    return TLSParameters(Role.CLIENT, context, None, judgeClient, preSharedKey=key)
+
+
+def _planServer(request: HandshakeRequest, contexts: ContextSet) -> TLSParameters:
     refusal = None
+    if request.certificate is not None or request.privateKey is not None:
+        raise RequestUnsupported(
+            "keyring-certificate",
+            "expected a server's certificate from the configuration, found key serials",
+        )
     if not contexts.server.hasCertificate:
         refusal = RequestRefused(
             "no-certificate",
@@ -330,7 +427,11 @@ def remoteAuth(session: EstablishedSession) -> Sequence[int]:
     C{tls} (C{check_xprtsec_policy}, C{fs/nfsd/export.c}), so there has to be
     one exactly if a certificate was verified.
 
+    An NVMe host and target look the serial of the pre-shared key up.
+
     @param session: the session.
     @return: the serials for DONE.
     """
+    if session.keySerial is not None:
+        return (session.keySerial,)
     return () if session.peerCertificate is None else (PEER_AUTHENTICATED,)

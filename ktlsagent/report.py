@@ -15,11 +15,12 @@ from twisted.python.failure import Failure
 from ktlsagent.errors import AgentError, HandshakeError
 from ktlsagent.policy import modeName, roleOf
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.protocols.psk import identityText, listIdentities
 from ktlsagent.protocols.record import alertName
 from ktlsagent.protocols.verification import describeSubject
 
 if TYPE_CHECKING:
-    from ktlsagent.protocols.engine import TLSEngine
+    from ktlsagent.protocols.engine import Engine
     from ktlsagent.protocols.session import EstablishedSession
     from ktlsagent.sockets import UpcallTransport
 
@@ -45,7 +46,7 @@ class Report:
         @param request: the kernel's request.
         @param started: when it was accepted, in the clock's seconds.
         """
-        self.engine: TLSEngine | None = None
+        self.engine: Engine | None = None
         self.session: EstablishedSession | None = None
         self._request = request
         self._started = started
@@ -94,7 +95,9 @@ class Report:
         fields = self._fields(status, now)
         outcome, hidden = ("ok", _ONLY_FAILED) if self._error is None else ("failed", _ONLY_OK)
         line = " ".join(
-            f"{name}={_quoted(value)}" for name, value in fields.items() if name not in hidden
+            f"{name}={_quoted(value)}"
+            for name, value in fields.items()
+            if name not in hidden and (name != "identity" or value != _NOTHING)
         )
         event = {name.replace("-", "_"): value for name, value in fields.items()}
         if self._error is None:
@@ -118,6 +121,7 @@ class Report:
             "peer": self._peer,
             "name": None if name is None else name.decode("utf-8", "backslashreplace"),
             "mode": modeName(self._request),
+            "identity": self._identities(),
             "version": session and "TLSv1.3",
             "suite": session and session.suite.name,
             "group": session and session.group,
@@ -132,6 +136,12 @@ class Report:
         if self._notes:
             fields["note"] = "; ".join(self._notes)
         return {name: _NOTHING if value is None else str(value) for name, value in fields.items()}
+
+    def _identities(self) -> str | None:
+        """The PSK identities that were offered or asked for."""
+        if self.engine is None or not self.engine.identities:
+            return None
+        return listIdentities([identityText(identity) for identity in self.engine.identities])
 
     def _code(self) -> str | None:
         if self._error is None:

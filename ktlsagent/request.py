@@ -17,8 +17,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -30,11 +30,13 @@ from ktlsagent import policy
 from ktlsagent.errors import DeadlineExpired, NetlinkError, statusOf
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
+from ktlsagent.keys import RequestKeys
 from ktlsagent.ledger import Ledger
 from ktlsagent.policy import ContextSet
-from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.engine import Engine
 from ktlsagent.protocols.handshake import HandshakeProtocol
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession
 from ktlsagent.report import Report
 from ktlsagent.sockets import UpcallTransport
@@ -79,9 +81,9 @@ class Handover(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RequestHandler:
+class Agent:
     """
-    Serves requests; what they share.
+    What all requests share.
 
     @ivar reactor: waits for sockets and gives the time.
     @ivar kernel: gets the answers.
@@ -98,100 +100,111 @@ class RequestHandler:
     ledger: Ledger
     steps: StepQueue
 
-    log: ClassVar = Logger()
 
-    async def handle(self, request: HandshakeRequest, contexts: ContextSet) -> None:
+class Upcall:
+    """One request."""
+
+    log = Logger()
+
+    def __init__(self, agent: Agent, request: HandshakeRequest, contexts: ContextSet) -> None:
         """
-        Serve one request.  Does not raise, and always answers.
-
+        @param agent: what it shares with others.
         @param request: the kernel's request, just accepted.
         @param contexts: what it is served with.
         """
-        report = Report(request, self.reactor.seconds())
-        deadline = self.reactor.seconds() + policy.allowedSeconds(request)
-        transport = None
-        session = None
+        now = agent.reactor.seconds()
+        self._agent = agent
+        self._request = request
+        self._contexts = contexts
+        self._deadline = now + policy.allowedSeconds(request)
+        self._report = Report(request, now)
+        self._transport: UpcallTransport | None = None
+        self._rings: list[int] = []
+
+    async def serve(self) -> None:
+        """
+        Serve the request.  Does not raise, and always answers.
+        """
         status = errno.EIO
-        if request.keyring is not None:
-            self.keyrings.hold(request.keyring)
+        remoteAuth: Sequence[int] = ()
+        keyrings = self._agent.keyrings
+        if self._request.keyring is not None:
+            self._rings.append(keyrings.hold(self._request.keyring))
         try:
-            transport = UpcallTransport(self.reactor, request.descriptor)
-            session = await self._handshake(request, contexts, transport, deadline, report)
-            status = 0
+            transport = self._transport = UpcallTransport(
+                self._agent.reactor, self._request.descriptor
+            )
+            self._report.connected(transport)
+            self._rings += keyrings.borrow(policy.keyringsFor(self._request, self._contexts))
+            keys = RequestKeys(keyrings.keyrings, self._rings)
+            # Nobody but the engine keeps the plan: a pre-shared key may be in it.
+            engine = engineFor(policy.plan(self._request, self._contexts, keys))
+            session = await self._handshake(engine, transport)
+            status, remoteAuth = 0, policy.remoteAuth(session)
         except Exception as error:  # noqa: BLE001 - whatever it is, the kernel gets its answer
             status = statusOf(error)
-            report.failed(error)
-            pause = min(policy.pauseSeconds(request, status), deadline - self.reactor.seconds())
-            await self._wait(pause)
+            self._report.failed(error)
+            # An answer that makes its receiver try again at once is held back.
+            await self._wait(min(policy.pauseSeconds(self._request, status), self._left()))
         finally:
-            self._answer(request, transport, session, status, report)
-            report.write(self.log, status, self.reactor.seconds())
+            self._answer(status, remoteAuth)
+            self._report.write(self.log, status, self._agent.reactor.seconds())
 
-    async def _handshake(
-        self,
-        request: HandshakeRequest,
-        contexts: ContextSet,
-        transport: UpcallTransport,
-        deadline: float,
-        report: Report,
-    ) -> EstablishedSession:
-        """Plan the handshake, run it against its deadline, and have its keys installed."""
-        report.connected(transport)
-        engine = report.engine = TLSEngine(policy.plan(request, contexts))
-        handover = Handover(self.kernelTLS, transport.socket)
-        protocol = HandshakeProtocol(engine, handover, lambda step: self.steps.add(deadline, step))
-        await self._wait(policy.settleSeconds(request))
+    async def _handshake(self, engine: Engine, transport: UpcallTransport) -> EstablishedSession:
+        """Run the handshake against its deadline, and have its keys installed."""
+        self._report.engine = engine
+        handover = Handover(self._agent.kernelTLS, transport.socket)
+        protocol = HandshakeProtocol(
+            engine, handover, lambda step: self._agent.steps.add(self._deadline, step)
+        )
+        await self._wait(policy.settleSeconds(self._request))
         transport.connect(protocol)
-        self.ledger.timers += 1
-        timer = self.reactor.callLater(
-            deadline - self.reactor.seconds(), lambda: protocol.abort(_expired(protocol))
+        self._agent.ledger.timers += 1
+        timer = self._agent.reactor.callLater(
+            self._left(), lambda: protocol.abort(_expired(protocol))
         )
         try:
             session = await handover.finished
         finally:
-            self.ledger.timers -= 1
+            self._agent.ledger.timers -= 1
             if timer.active():
                 timer.cancel()
-        report.session = session
+        self._report.session = session
         return session
 
     async def _wait(self, seconds: float) -> None:
         """Let time pass, if there is any."""
         if seconds > 0:
-            self.ledger.timers += 1
-            await deferLater(self.reactor, seconds)
-            self.ledger.timers -= 1
+            self._agent.ledger.timers += 1
+            await deferLater(self._agent.reactor, seconds)
+            self._agent.ledger.timers -= 1
 
-    def _answer(
-        self,
-        request: HandshakeRequest,
-        transport: UpcallTransport | None,
-        session: EstablishedSession | None,
-        status: int,
-        report: Report,
-    ) -> None:
-        """Give everything back: the socket as it was, the answer, the descriptor, the keyring."""
-        remoteAuth = policy.remoteAuth(session) if session is not None and status == 0 else ()
+    def _left(self) -> float:
+        """How many seconds are left until the deadline."""
+        return self._deadline - self._agent.reactor.seconds()
+
+    def _answer(self, status: int, remoteAuth: Sequence[int]) -> None:
+        """Give everything back: the socket as it was, the answer, the descriptor, the keyrings."""
         try:
-            if transport is not None:
-                transport.restore()
+            if self._transport is not None:
+                self._transport.restore()
         except OSError as error:
-            report.note(f"the socket's options could not be restored: {error}")
+            self._report.note(f"the socket's options could not be restored: {error}")
         try:
-            self.kernel.done(request.descriptor, status, remoteAuth)
+            self._agent.kernel.done(self._request.descriptor, status, remoteAuth)
         except NetlinkError as error:
-            report.note(f"the kernel did not take the answer: {error}")
-        self.ledger.answered += 1
-        if transport is not None:
-            transport.close()
+            self._report.note(f"the kernel did not take the answer: {error}")
+        self._agent.ledger.answered += 1
+        if self._transport is not None:
+            self._transport.close()
         else:
-            os.close(request.descriptor)
-        self.ledger.descriptors -= 1
-        if request.keyring is not None:
+            os.close(self._request.descriptor)
+        self._agent.ledger.descriptors -= 1
+        for ring in self._rings:
             try:
-                self.keyrings.release(request.keyring)
+                self._agent.keyrings.release(ring)
             except OSError as error:
-                report.note(f"keyring {request.keyring} could not be unlinked: {error}")
+                self._report.note(f"keyring {ring} could not be unlinked: {error}")
 
 
 def _expired(protocol: HandshakeProtocol) -> DeadlineExpired:

@@ -34,7 +34,7 @@ from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.policy import ContextSet
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
-from ktlsagent.request import RequestHandler
+from ktlsagent.request import Agent, Upcall
 from ktlsagent.stepqueue import StepQueue
 
 _DRAIN_AGAIN_SECONDS = 0.1
@@ -116,7 +116,7 @@ class AgentService(Service):
         self._kernel = kernel or HandshakeNetlink()
         self._kernelTLS = kernelTLS or KernelTLS()
         self._keyrings = keyrings or Keyrings()
-        self._handler = RequestHandler(
+        self._agent = Agent(
             reactor,
             self._kernel,
             self._kernelTLS,
@@ -281,7 +281,9 @@ class AgentService(Service):
         self.ledger.descriptors += 1
         if self._config.debugLevel:
             self.log.debug("accepted {request}", request=request)
-        Deferred.fromCoroutine(self._handler.handle(request, self._contexts)).addBoth(self._served)
+        Deferred.fromCoroutine(Upcall(self._agent, request, self._contexts).serve()).addBoth(
+            self._served
+        )
 
     def _served(self, result: Failure | None) -> None:
         """A request's story has ended."""

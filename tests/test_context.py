@@ -13,6 +13,7 @@ from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.session import Role
 from tests.support import certificates
 from tests.support.tlspeers import pair
@@ -35,6 +36,10 @@ def makeEngine(role: Role, context: TLSContext) -> TLSEngine:
     return TLSEngine(TLSParameters(role, context, None, lambda _certificate: None))
 
 
+def _judgeNobody(_certificate: object) -> PeerRejected | None:
+    raise AssertionError("there are no certificates")
+
+
 class ContextTests(SynchronousTestCase):
     """Tests of L{TLSContext}."""
 
@@ -42,6 +47,22 @@ class ContextTests(SynchronousTestCase):
         """A context knows whether there is a certificate to show."""
         self.assertTrue(makeContext(certificates.server().own()).hasCertificate)
         self.assertFalse(makeContext().hasCertificate)
+
+    def test_preSharedKeys(self) -> None:
+        """A context without a trust store is for pre-shared keys, and outlives its maker."""
+        key = PreSharedKey(b"client", b"k" * 32, SHA256, 7)
+        engines = []
+        for role in (Role.CLIENT, Role.SERVER):
+            context = TLSContext(role=role, suites=SUITES, groups=())
+            self.assertFalse(context.hasCertificate)
+            engines.append(
+                TLSEngine(TLSParameters(role, context, None, _judgeNobody, preSharedKey=key))
+            )
+        del context
+        gc.collect()
+        pair(*engines)
+        for engine in engines:
+            self.assertIs(engine.state, EngineState.COMPLETE, engine.error)
 
     def test_unknownSuite(self) -> None:
         """A suite that OpenSSL has not is refused by name."""

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from cryptography.hazmat.primitives import serialization
-from OpenSSL import crypto
+from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent import credentials
@@ -15,7 +15,10 @@ from ktlsagent.credentials import loadContexts
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.policy import ContextSet
 from ktlsagent.protocols import openssl
+from ktlsagent.protocols.context import OwnCertificate
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.psk import SHA256, SHA384
+from ktlsagent.protocols.session import Role
 from tests.support import certificates
 
 ALL = frozenset(CIPHER_SUITES)
@@ -141,6 +144,29 @@ class GoodFilesTests(_FilesTestCase):
         """One suite that both the configuration and the kernel have is enough."""
         config = AgentConfig(client=self.role, server=self.role)
         loadContexts(config, frozenset({"TLS_AES_128_GCM_SHA256"}))
+
+    def test_preSharedKeys(self) -> None:
+        """There is a context for pre-shared keys for each role and hash, if a suite is left."""
+        contexts = self.load(self.role)
+        expected = {(role, name) for role in Role for name in (SHA256, SHA384)}
+        self.assertEqual(set(contexts.preSharedKey), expected)
+        for context in contexts.preSharedKey.values():
+            self.assertFalse(context.hasCertificate)
+        config = AgentConfig(client=self.role, server=self.role, keyrings=("more",))
+        one = loadContexts(config, frozenset({"TLS_AES_128_GCM_SHA256"}))
+        self.assertEqual(set(one.preSharedKey), {(role, SHA256) for role in Role})
+        self.assertEqual(one.keyrings, ("more",))
+
+    def test_clientWith(self) -> None:
+        """A client's context can be had with another certificate, if its key belongs to it."""
+        contexts = self.load(self.role)
+        own = contexts.clientCertificate
+        assert own is not None
+        self.assertEqual(own.chain[0].to_cryptography(), certificates.server().certificate)
+        other = certificates.client().own()
+        self.assertTrue(contexts.clientWith(other).hasCertificate)
+        self.assertRaises(SSL.Error, contexts.clientWith, OwnCertificate(own.chain, other.key))
+        self.assertIsNone(self.load(RoleConfig()).clientCertificate)
 
     def test_noDefaultGroup(self) -> None:
         """If OpenSSL has none of the default groups, or does not let us choose, it chooses."""

@@ -14,6 +14,7 @@ from ktlsagent.policy import judgeClient
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.verification import describeIssuer, describeSubject
@@ -66,6 +67,25 @@ class HostileCertificateTests(SynchronousTestCase):
             client = self.engine(Role.CLIENT, None)
             pair(client, self.engine(Role.SERVER, self.hostile(name)))
             self.refused(client)
+
+    def test_serverInsteadOfAKey(self) -> None:
+        """So is a server that should use a pre-shared key and sends such a certificate."""
+        key = PreSharedKey(b"client", b"k" * 32, SHA256, 7)
+        for name in (TELETEX, PRINTABLE):
+            context = TLSContext(role=Role.CLIENT, suites=("TLS_AES_128_GCM_SHA256",), groups=())
+            client = TLSEngine(
+                TLSParameters(Role.CLIENT, context, None, judgeClient, preSharedKey=key)
+            )
+            pair(client, self.engine(Role.SERVER, self.hostile(name)))
+            assert client.error is not None
+            # It depends on the library whether it gets as far as the verdict.
+            self.assertIn(
+                (client.error.code, client.alertSent),
+                (
+                    ("psk-ignored", AlertDescription.HANDSHAKE_FAILURE),
+                    ("certificate-invalid", AlertDescription.BAD_CERTIFICATE),
+                ),
+            )
 
     def test_client(self) -> None:
         """A client with such a certificate is refused by an alert."""

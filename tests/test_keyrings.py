@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keyutils
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,41 +18,69 @@ from ktlsagent.ledger import Ledger
 from tests.support import keyringstests
 from tests.support.fakekeyrings import FakeKeyrings
 
+_T = TypeVar("_T")
+
 
 class FakeKeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     """The fake does what a real kernel does (L{tests.kernel.real} has the other half)."""
 
     def setUp(self) -> None:
         self.fake = FakeKeyrings()
-        self.serials = itertools.count(1)
 
     def makeKeyrings(self) -> IKeyrings:
         return self.fake
 
-    def link(self) -> int:
-        serial = next(self.serials)
-        self.fake.link(serial)
-        return serial
+    def addKeyring(self, name: str) -> int:
+        return self.fake.addKeyring(name)
 
-    def test_linkedTwice(self) -> None:
-        """A second link to the same keyring takes the place of the first."""
-        self.fake.link(7)
-        self.fake.link(7)
-        self.assertEqual(self.fake.linked(), [7])
+    def addKey(self, keyring: int, description: bytes, payload: bytes) -> int:
+        return self.fake.addKey(keyring, description, payload)
+
+    def revoke(self, serial: int) -> None:
+        self.fake.spoil(serial, errno.EKEYREVOKED)
+
+    def expire(self, serial: int) -> None:
+        self.fake.spoil(serial, errno.EKEYEXPIRED)
+
+    def forbid(self, serial: int) -> None:
+        self.fake.forbid(serial)
+
+    def test_possession(self) -> None:
+        """A key can be read only while the keyring that it is in is linked."""
+        ring = self.fake.addKeyring("ring")
+        serial = self.fake.addKey(ring, b"key")
+        self.assertRaises(PermissionError, self.fake.read, serial)
+        self.fake.link(ring)
+        self.fake.read(serial)
+        self.fake.unlink(ring)
+        self.assertRaises(PermissionError, self.fake.read, serial)
+
+    def test_sameName(self) -> None:
+        """A second key of the same name takes the place of the first."""
+        ring = self.fake.addKeyring("ring")
+        self.fake.addKey(ring, b"key")
+        second = self.fake.addKey(ring, b"key")
+        self.assertEqual(list(self.fake.keys(ring)), [second])
 
     def test_refusals(self) -> None:
         """The fake refuses what the test wants it to refuse."""
         self.fake.unavailable = StartError("a test")
         self.assertRaises(StartError, self.fake.createProcessKeyring)
         self.assertFalse(self.fake.created)
-        self.fake.link(7)
+        ring = self.fake.addKeyring("ring")
+        self.fake.linkError = self.fake.findError = errno.EACCES
+        self.assertRaises(PermissionError, self.fake.link, ring)
+        self.assertRaises(PermissionError, self.fake.find, "ring")
+        self.fake.linkAtAccept(7)
         self.fake.unlinkError = errno.EACCES
         self.assertRaises(PermissionError, self.fake.unlink, 7)
+        self.fake.forbid(7)
+        self.assertRaises(PermissionError, self.fake.keys, 7)
 
 
 class _KernelKeys:
     """
-    Stands in for libkeyutils: one process keyring in memory.
+    Stands in for libkeyutils and C{/proc/keys}, over L{FakeKeyrings}.
 
     @ivar error: an errno that every call gives.
     """
@@ -58,57 +88,147 @@ class _KernelKeys:
     KEY_SPEC_PROCESS_KEYRING = keyutils.KEY_SPEC_PROCESS_KEYRING
     Error = keyutils.Error
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        """
+        @param path: where the keys are to be listed.
+        """
         self.error: int | None = None
-        self.serials = itertools.count(0x12345678)
-        self.names: dict[bytes, int] = {}
+        self.fake = FakeKeyrings()
+        self._path = path
+        self.write()
 
     def add_key(self, name: bytes, value: bytes, keyring: int) -> int:
-        self._check(keyring)
-        return self.names.setdefault(name, next(self.serials))
+        assert (name, value, keyring) == (b"ktlsagent", b"1", -2)
+        return self._call(self.fake.addKeyring, "placeholder")
+
+    def link(self, key: int, keyring: int) -> None:
+        assert keyring == -2
+        self._call(self.fake.link, key)
 
     def unlink(self, key: int, keyring: int) -> None:
-        self._check(keyring)
-        if key not in self.names.values():
-            raise keyutils.Error(errno.ENOENT, "No such file or directory")
-        self.names = {name: serial for name, serial in self.names.items() if serial != key}
-
-    def read_key(self, keyring: int) -> bytes:
-        self._check(keyring)
-        return b"".join(keyrings._SERIAL.pack(serial) for serial in self.names.values())
-
-    def _check(self, keyring: int) -> None:
         assert keyring == -2
+        # What createProcessKeyring puts in to make it was never linked here.
+        if self._call(self.fake.describe, key).description != b"placeholder":
+            self._call(self.fake.unlink, key)
+
+    def describe_key(self, key: int) -> bytes:
+        found = self._call(self.fake.describe, key)
+        return b"%s;0;0;3f010000;%s" % (found.type.encode(), found.description)
+
+    def read_key(self, key: int) -> bytes:
+        if key == -2:
+            serials = self.fake.linked()
+        elif self._call(self.fake.describe, key).type == "keyring":
+            serials = self._call(self.fake.keys, key)
+        else:
+            return self._call(self.fake.read, key)
+        return b"".join(keyrings._SERIAL.pack(serial) for serial in serials)
+
+    def write(self) -> None:
+        """List the keys as C{/proc/keys} does."""
+        with open(self._path, "wb") as lines:
+            for serial, key in self.fake._keys.items():
+                flags = b"IR-Q---" if key.error == errno.EKEYREVOKED else b"I--Q---"
+                kind, name = key.described.type.encode(), key.described.description
+                lines.write(
+                    b"%08x %s     1 perm 3f010000 %5d     0 %-9s %s: 1\n"
+                    % (serial, flags, os.geteuid(), kind, name)
+                )
+
+    def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         if self.error is not None:
             raise keyutils.Error(self.error, "a test")
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise keyutils.Error(*error.args) from error
 
 
 class KeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     """Tests for L{Keyrings} over a stand-in for libkeyutils, which not every sandbox allows."""
 
     def setUp(self) -> None:
-        self.keys = _KernelKeys()
+        self.path = self.mktemp()
+        self.keys = _KernelKeys(self.path)
         self.patch(keyrings, "keyutils", self.keys)
-        self.names = itertools.count()
 
-    def makeKeyrings(self) -> IKeyrings:
-        return Keyrings()
+    def makeKeyrings(self) -> Keyrings:
+        return Keyrings(self.path)
 
-    def link(self) -> int:
-        return self.keys.add_key(b"%d" % next(self.names), b"1", -2)
+    def addKeyring(self, name: str) -> int:
+        serial = self.keys.fake.addKeyring(name)
+        self.keys.write()
+        return serial
+
+    def addKey(self, keyring: int, description: bytes, payload: bytes) -> int:
+        serial = self.keys.fake.addKey(keyring, description, payload)
+        self.keys.write()
+        return serial
+
+    def revoke(self, serial: int) -> None:
+        self.keys.fake.spoil(serial, errno.EKEYREVOKED)
+        self.keys.write()
+
+    def expire(self, serial: int) -> None:
+        self.keys.fake.spoil(serial, errno.EKEYEXPIRED)
+
+    def forbid(self, serial: int) -> None:
+        self.keys.fake.forbid(serial)
 
     def test_notAllowed(self) -> None:
         """Without keyctl(2) the error says what has to be allowed."""
         self.keys.error = errno.EPERM
-        error = self.assertRaises(StartError, Keyrings().createProcessKeyring)
+        error = self.assertRaises(StartError, self.makeKeyrings().createProcessKeyring)
         self.assertIn("expected a process keyring, found ", str(error))
         self.assertIn("a sandbox has to allow keyctl(2)", str(error))
 
-    def test_unlinkRefused(self) -> None:
-        """What libkeyutils says becomes an C{OSError} of the same errno."""
+    def test_refused(self) -> None:
+        """What libkeyutils says becomes an C{OSError} of the same errno, in the system's words."""
         self.keys.error = errno.EACCES
-        error = self.assertRaises(PermissionError, Keyrings().unlink, 7)
-        self.assertEqual((error.errno, error.strerror), (errno.EACCES, "a test"))
+        keys = self.makeKeyrings()
+        for use in (keys.link, keys.unlink, keys.describe, keys.read, keys.keys):
+            error = self.assertRaises(PermissionError, use, 7)
+            self.assertEqual((error.errno, error.strerror), (errno.EACCES, "Permission denied"))
+
+    def listed(self, *lines: str) -> Keyrings:
+        """
+        Have some lines in C{/proc/keys}.
+
+        @param lines: the lines.
+        @return: what reads them.
+        """
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+        return self.makeKeyrings()
+
+    def test_findAmongLines(self) -> None:
+        """Lines of the kernel's are understood: its keyrings, full ones and empty ones."""
+        found = self.listed(
+            "0e956e07 I--Q---     1 perm 0c030000     0 65534 keyring   .user_reg: 2",
+            "1940f62c I------     1 perm 1f030000     0     0 keyring   .nfs: empty",
+            "2ace1944 I------    12   4w 0f0b0000     0     0 psk       .nvme: 32",
+            "",
+            "2ace1945 I------    12 expd 0f0b0000     0     0 keyring   .nvme: 1",
+            "fffffffe I------     1 perm 0f0b0000     0     0 keyring   with: sign: 1",
+        )
+        self.assertEqual(found.find(".nfs"), 0x1940F62C)
+        self.assertEqual(found.find(".nvme"), 0x2ACE1945)
+        self.assertEqual(found.find("with: sign"), -2)
+        for name in (".nvm", ".nvme: 1", "with", "keyring", "psk"):
+            self.assertIsNone(found.find(name))
+
+    def test_findForeign(self) -> None:
+        """A keyring of another user is not taken for the one of that name."""
+        self.patch(os, "geteuid", lambda: 4711)
+        line = "1940f62%d I--Q---     1 perm 3f3f3f3f %5d     0 keyring   shared: 1"
+        self.assertIsNone(self.listed(line % (1, 4712)).find("shared"))
+        for owner in (0, 4711):
+            both = self.listed(line % (1, 4712), line % (2, owner))
+            self.assertEqual(both.find("shared"), 0x1940F622)
+
+    def test_noList(self) -> None:
+        """Without C{/proc/keys} the error is the system's."""
+        self.assertRaises(FileNotFoundError, Keyrings("/nonexistent/keys").find, ".nvme")
 
 
 class RequestKeyringsTests(SynchronousTestCase):
@@ -125,8 +245,8 @@ class RequestKeyringsTests(SynchronousTestCase):
 
         @param serial: the keyring.
         """
-        self.fake.link(serial)
-        self.requests.hold(serial)
+        self.fake.linkAtAccept(serial)
+        self.assertEqual(self.requests.hold(serial), serial)
 
     def test_one(self) -> None:
         """A request's keyring is unlinked after it."""
@@ -166,3 +286,43 @@ class RequestKeyringsTests(SynchronousTestCase):
         self.fake.unlinkError = errno.EACCES
         self.assertRaises(OSError, self.requests.release, 7)
         self.assertEqual(self.ledger.keyLinks, 0)
+
+    def test_borrow(self) -> None:
+        """Keyrings are found by name or by serial and linked, and taken out afterwards."""
+        rings = [self.fake.addKeyring(name) for name in (".nvme", "more", "other")]
+        borrowed = self.requests.borrow([".nvme", str(rings[1])])
+        self.assertEqual(borrowed, rings[:2])
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (2, rings[:2]))
+        for ring in borrowed:
+            self.requests.release(ring)
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (0, []))
+
+    def test_borrowLate(self) -> None:
+        """A keyring whose module is loaded late is found when it is there."""
+        self.assertEqual(self.requests.borrow([".nvme"]), [])
+        ring = self.fake.addKeyring(".nvme")
+        self.assertEqual(self.requests.borrow([".nvme"]), [ring])
+
+    def test_borrowShared(self) -> None:
+        """A keyring that the kernel has linked for one request is shared with another's."""
+        ring = self.fake.addKeyring(".nvme")
+        self.hold(ring)
+        self.fake.linkError = errno.EACCES
+        self.assertEqual(self.requests.borrow([".nvme", str(ring)]), [ring, ring])
+        self.assertEqual(self.ledger.keyLinks, 1)
+        for _use in range(2):
+            self.requests.release(ring)
+            self.assertEqual(self.fake.linked(), [ring])
+        self.requests.release(ring)
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (0, []))
+
+    def test_borrowRefused(self) -> None:
+        """What cannot be found or linked is left out, and the others are not lost."""
+        ring = self.fake.addKeyring("more")
+        self.assertEqual(self.requests.borrow(["4711", "\u00b2", str(ring)]), [ring])
+        self.fake.findError = errno.EACCES
+        self.assertEqual(self.requests.borrow([str(ring), ".nvme"]), [ring])
+        self.fake.linkError = errno.EACCES
+        other = self.fake.addKeyring("other")
+        self.assertEqual(self.requests.borrow([str(other)]), [])
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (1, [ring]))

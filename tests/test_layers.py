@@ -19,6 +19,8 @@ PURE = {
     "keyschedule",
     "netlink",
     "openssl",
+    "psk",
+    "pskserver",
     "record",
     "session",
     "verification",
@@ -35,12 +37,13 @@ LAYERS: dict[str, str] = {
     "interfaces": "protocols",
     "policy": "errors protocols",
     "credentials": "config errors policy protocols",
+    "keys": "errors interfaces protocols",
     "keyrings": "errors interfaces ledger",
     "ktls": "errors interfaces protocols",
     "netlink": "errors interfaces protocols",
     "sockets": "errors protocols",
     "report": "errors policy protocols sockets",
-    "request": ("errors interfaces keyrings ledger policy protocols report sockets stepqueue"),
+    "request": ("errors interfaces keyrings keys ledger policy protocols report sockets stepqueue"),
     "service": (
         "__init__ config credentials errors interfaces keyrings ktls ledger netlink policy "
         "protocols request stepqueue"

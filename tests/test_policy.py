@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.errors import PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.errors import KeyUnusable, PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.keys import RequestKeys
 from ktlsagent.policy import (
     CLIENT_SECONDS,
     MARGIN_SECONDS,
@@ -25,6 +27,7 @@ from ktlsagent.policy import (
     allowedSeconds,
     judgeClient,
     judgeServer,
+    keyringsFor,
     modeName,
     pauseSeconds,
     plan,
@@ -34,18 +37,23 @@ from ktlsagent.policy import (
     roleOf,
     settleSeconds,
 )
-from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
+from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
+from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.ktlstests import makeSessions
 from tests.support.properties import patient
 
 CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
 MUTUAL_CLIENT = replace(CLIENT, authMode=AuthMode.X509)
 SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
+KEY_CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.PSK)
+KEY_SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.PSK)
 
 
 class RequestTests(SynchronousTestCase):
@@ -358,10 +366,24 @@ class PlanTests(SynchronousTestCase):
     """Tests for L{plan}."""
 
     def setUp(self) -> None:
+        self.keys = FakeKeyrings()
+        self.ring = self.keys.addKeyring("keys")
+        self.keys.link(self.ring)
+        self.asked: list[OwnCertificate] = []
         self.contexts = ContextSet(
             anonymousClient=self.context(own=False),
             client=self.context(own=True),
             server=self.context(own=True),
+            clientCertificate=certificates.server().own(),
+            clientWith=self.clientWith,
+            preSharedKey={
+                (role, name): TLSContext(role=role, suites=[suite], groups=())
+                for role in Role
+                for name, suite in (
+                    (SHA256, "TLS_AES_128_GCM_SHA256"),
+                    (SHA384, "TLS_AES_256_GCM_SHA384"),
+                )
+            },
         )
 
     def context(self, *, own: bool) -> TLSContext:
@@ -371,21 +393,43 @@ class PlanTests(SynchronousTestCase):
         @param own: whether it has a certificate.
         @return: the context.
         """
+        return self.clientWith(certificates.server().own() if own else None)
+
+    def clientWith(self, own: OwnCertificate | None) -> TLSContext:
+        """
+        Make a context with a certificate.
+
+        @param own: the certificate.
+        @return: the context.
+        """
+        if own is not None:
+            self.asked.append(own)
         return TLSContext(
             store=certificates.authority().store(),
-            own=certificates.server().own() if own else None,
+            own=own,
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )
 
-    def plan(self, request: HandshakeRequest) -> TLSParameters:
+    def planAny(self, request: HandshakeRequest) -> TLSParameters | PreSharedKeyParameters:
         """
         Plan a handshake.
 
         @param request: the request.
         @return: how to run its handshake.
         """
-        return plan(request, self.contexts)
+        return plan(request, self.contexts, RequestKeys(self.keys, (self.ring,)))
+
+    def plan(self, request: HandshakeRequest) -> TLSParameters:
+        """
+        Plan a handshake that begins at once.
+
+        @param request: the request.
+        @return: how to run its handshake.
+        """
+        found = self.planAny(request)
+        assert isinstance(found, TLSParameters)
+        return found
 
     def test_client(self) -> None:
         """C{xprtsec=tls}: a client without a certificate, for the name of the mount."""
@@ -431,14 +475,100 @@ class PlanTests(SynchronousTestCase):
         self.plan(CLIENT)
 
     def test_keyringCertificate(self) -> None:
-        """A certificate that the mount names is not replaced by another one."""
-        for request in (
-            replace(MUTUAL_CLIENT, certificate=7),
-            replace(MUTUAL_CLIENT, privateKey=8),
+        """A certificate and a key that the mount names win over the configured ones."""
+        own = certificates.client()
+        content = own.certificate.public_bytes(serialization.Encoding.DER)
+        certificate = self.keys.addKey(self.ring, b"certificate", content)
+        key = self.keys.addKey(self.ring, b"key", own.keyPEM)
+        for configured in (self.contexts.clientCertificate, None):
+            self.contexts = replace(self.contexts, client=None, clientCertificate=configured)
+            found = self.plan(replace(MUTUAL_CLIENT, certificate=certificate, privateKey=key))
+            self.assertTrue(found.context.hasCertificate)
+            self.assertEqual(found.serverName, "server.lab")
+            self.assertIsNotNone(found.judge(certificates.client().certificate))
+            self.assertEqual(self.asked[-1].chain[0].to_cryptography(), own.certificate)
+
+    def test_halfAPair(self) -> None:
+        """Either alone goes with the configured other, and has to belong to it."""
+        configured = certificates.server()
+        content = configured.certificate.public_bytes(serialization.Encoding.DER)
+        certificate = self.keys.addKey(self.ring, b"certificate", content)
+        key = self.keys.addKey(self.ring, b"key", configured.keyPEM)
+        self.plan(replace(MUTUAL_CLIENT, certificate=certificate))
+        self.plan(replace(MUTUAL_CLIENT, privateKey=key))
+        self.contexts = replace(self.contexts, clientCertificate=certificates.client().own())
+        for request, words in (
+            (
+                replace(MUTUAL_CLIENT, certificate=certificate),
+                f"key (configured) does not belong to certificate {certificate}",
+            ),
+            (
+                replace(MUTUAL_CLIENT, privateKey=key),
+                f"key {key} does not belong to certificate (configured)",
+            ),
         ):
+            error = self.assertRaises(KeyUnusable, self.plan, request)
+            self.assertEqual(error.code, "key-mismatch")
+            self.assertIn(words, error.reason)
+
+    def test_mismatch(self) -> None:
+        """A pair that is none is refused by both serials, also if the kinds differ."""
+        other = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+        content = certificates.client().certificate.public_bytes(serialization.Encoding.DER)
+        certificate = self.keys.addKey(self.ring, b"certificate", content)
+        for payload in (certificates.server().keyPEM, other):
+            key = self.keys.addKey(self.ring, b"key", payload)
+            request = replace(MUTUAL_CLIENT, certificate=certificate, privateKey=key)
+            error = self.assertRaises(KeyUnusable, self.plan, request)
+            self.assertEqual(error.code, "key-mismatch")
+            self.assertIn(f"key {key} does not belong to certificate {certificate}", error.reason)
+
+    def test_keyringCertificateOfServer(self) -> None:
+        """A server's certificate is the configured one; serials are not passed over."""
+        for request in (replace(SERVER, certificate=7), replace(SERVER, privateKey=8)):
             error = self.assertRaises(RequestUnsupported, self.plan, request)
             self.assertEqual(error.code, "keyring-certificate")
-            self.assertIn("cert_serial=", error.reason)
+            self.assertIn("found key serials", error.reason)
+
+    def test_keyClient(self) -> None:
+        """A client with a pre-shared key offers the one that the kernel names first."""
+        for name, payload in ((SHA256, b"k" * 32), (SHA384, b"k" * 48)):
+            serial = self.keys.addKey(self.ring, b"client", payload)
+            found = self.plan(replace(KEY_CLIENT, peerIdentities=(serial, 4711)))
+            self.assertEqual(found.preSharedKey, PreSharedKey(b"client", payload, name, serial))
+            self.assertIs(found.context, self.contexts.preSharedKey[Role.CLIENT, name])
+            self.assertIs(found.role, Role.CLIENT)
+            self.assertIsNone(found.serverName)
+
+    def test_noKey(self) -> None:
+        """A client that is to use a key and is given none is refused."""
+        error = self.assertRaises(RequestRefused, self.plan, KEY_CLIENT)
+        self.assertEqual(error.code, "no-psk")
+
+    def test_noSuite(self) -> None:
+        """A key for whose hash there is no suite is refused by both."""
+        contexts = {(Role.SERVER, SHA256): self.contexts.server}
+        self.contexts = replace(self.contexts, preSharedKey=contexts)
+        serial = self.keys.addKey(self.ring, b"client")
+        request = replace(KEY_CLIENT, peerIdentities=(serial,))
+        error = self.assertRaises(KeyUnusable, self.plan, request)
+        self.assertEqual(error.code, "no-suite")
+        self.assertIn("with sha256", error.reason)
+        self.assertIn("'client'", error.reason)
+
+    def test_keyServer(self) -> None:
+        """A server with pre-shared keys has a context for each hash, and where to look."""
+        found = self.planAny(KEY_SERVER)
+        assert isinstance(found, PreSharedKeyParameters)
+        self.assertEqual(set(found.contexts), {SHA256, SHA384})
+        for name, context in found.contexts.items():
+            self.assertIs(context, self.contexts.preSharedKey[Role.SERVER, name])
+        serial = self.keys.addKey(self.ring, b"client")
+        self.assertEqual(found.lookUp([b"other", b"client"]).serial, serial)
 
     def test_noName(self) -> None:
         """A client that does not know whom it talks to is refused."""
@@ -455,7 +585,7 @@ class PlanTests(SynchronousTestCase):
 
     def test_unsupported(self) -> None:
         """Every other combination is refused, by its numbers and names."""
-        supported = {(1, 1), (1, 3), (2, 3)}
+        supported = {(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)}
         for messageType in range(4):
             for authMode in range(5):
                 if (messageType, authMode) not in supported:
@@ -466,6 +596,42 @@ class PlanTests(SynchronousTestCase):
                         f"found message type {messageType} with mode {modeName(request)}",
                         error.reason,
                     )
+
+
+class KeyringsForTests(SynchronousTestCase):
+    """Tests for L{keyringsFor}."""
+
+    def keyringsFor(self, request: HandshakeRequest, *more: str) -> list[str]:
+        """
+        Ask for the keyrings of a request.
+
+        @param request: the request.
+        @param more: the configured keyrings.
+        @return: their names.
+        """
+        context = TLSContext(suites=tuple(CIPHER_SUITES), groups=())
+        contexts = ContextSet(context, None, context, None, lambda _own: context, {}, more)
+        return list(keyringsFor(request, contexts))
+
+    def test_noKeys(self) -> None:
+        """A request that needs no keys needs no keyring."""
+        for request in (CLIENT, MUTUAL_CLIENT, SERVER, replace(SERVER, keyring=7)):
+            self.assertEqual(self.keyringsFor(request, "more"), [])
+
+    def test_preSharedKey(self) -> None:
+        """Pre-shared keys are in .nvme, unless the request has a keyring, and in others."""
+        for request in (KEY_CLIENT, KEY_SERVER):
+            self.assertEqual(self.keyringsFor(request), [".nvme"])
+            self.assertEqual(self.keyringsFor(request, "more", "12"), [".nvme", "more", "12"])
+            self.assertEqual(self.keyringsFor(replace(request, keyring=7), "more"), ["more"])
+
+    def test_certificate(self) -> None:
+        """Certificates and keys are in .nfs for a client, in .nfsd for a server, and in others."""
+        for request in (MUTUAL_CLIENT, SERVER):
+            own = ".nfs" if request is MUTUAL_CLIENT else ".nfsd"
+            for named in (replace(request, certificate=7), replace(request, privateKey=8)):
+                self.assertEqual(self.keyringsFor(named), [own])
+                self.assertEqual(self.keyringsFor(named, "more"), [own, "more"])
 
 
 class RemoteAuthTests(SynchronousTestCase):
@@ -490,3 +656,8 @@ class RemoteAuthTests(SynchronousTestCase):
     def test_anonymous(self) -> None:
         """Without a certificate there is no identity."""
         self.assertEqual(list(remoteAuth(self.session(None))), [])
+
+    def test_key(self) -> None:
+        """A pre-shared key is named by its serial, once."""
+        session = replace(self.session(None), keySerial=4711)
+        self.assertEqual(list(remoteAuth(session)), [4711])

@@ -157,6 +157,30 @@ class ReportTests(_ReportTestCase):
         for name, value in fields.items():
             self.assertEqual(event[name.replace("-", "_")], value)
 
+    def test_identity(self) -> None:
+        """With pre-shared keys the identities in play are shown behind the mode, good or bad."""
+        for outcome in (None, PeerRejected("wrong-key", "a test")):
+            self.events.clear()
+            report = Report(replace(CLIENT, authMode=AuthMode.PSK), 100)
+            report.engine = self.engine()
+            report.engine.identities = (b"NVMe1R01 nqn.a nqn.b x==", b"evil\xff\n status=0")
+            if outcome is not None:
+                report.failed(outcome)
+            fields = self.write(report, 0 if outcome is None else errno.EACCES)
+            expected = "NVMe1R01 nqn.a nqn.b x==, evil\\xff\\n status=0"
+            self.assertEqual(fields["identity"], expected)
+            self.assertEqual(list(fields).index("identity"), list(fields).index("mode") + 1)
+            self.assertEqual(
+                self.events[0]["identity"], "NVMe1R01 nqn.a nqn.b x==, evil\\xff\n status=0"
+            )
+
+    def test_noIdentity(self) -> None:
+        """Without them there is no such field in the line, and none in it for machines."""
+        report = Report(CLIENT, 100)
+        report.engine = self.engine()
+        self.assertNotIn("identity", self.write(report, 0))
+        self.assertEqual(self.events[0]["identity"], "-")
+
     def test_anonymousPeer(self) -> None:
         """A session without a certificate, over a group that is not known, has no such fields."""
         fields = self.session(None, None)

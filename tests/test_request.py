@@ -9,7 +9,9 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from cryptography.hazmat.primitives import serialization
 from twisted.logger import LogEvent, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,8 +19,16 @@ from ktlsagent.errors import SessionUnusable
 from ktlsagent.policy import PEER_AUTHENTICATED
 from ktlsagent.protocols.cryptoinfo import packCryptoInfo
 from tests.support import certificates
-from tests.support.agent import AgentTestCase, openDescriptors
-from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509
+from tests.support.agent import (
+    AgentTestCase,
+    Peer,
+    TlsliteConnection,
+    openDescriptors,
+    peerContext,
+)
+from tests.support.certificates import Credentials
+from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509, FakeUpcall
+from tests.support.tlslitepeers import TlslitePeer
 
 ROOT = Path(__file__).parents[1]
 
@@ -331,22 +341,22 @@ class ClientTests(AgentTestCase):
 class OtherRequestTests(AgentTestCase):
     """What the kernel may ask for besides."""
 
-    def test_presharedKey(self) -> None:
+    def test_serverWithoutAnything(self) -> None:
         """A mode that is not supported is refused by name."""
         self.start()
-        upcall, _far = self.ask(CLIENTHELLO, PSK, peerIdentities=(4711,))
+        upcall, _far = self.ask(SERVERHELLO, UNAUTH)
         self.run_()
         self.assertEqual(upcall.status, errno.EOPNOTSUPP)
         (event,) = self.handshakes()
-        self.assertEqual((event["code"], event["mode"]), ("unsupported-mode", "psk"))
+        self.assertEqual((event["code"], event["mode"]), ("unsupported-mode", "unauth"))
 
-    def test_keyringCertificate(self) -> None:
-        """A certificate from a keyring is refused with what to do."""
+    def test_keyringCertificateOfServer(self) -> None:
+        """A server's certificate from a keyring is refused with where it has to be."""
         self.start()
-        upcall, _far = self.ask(CLIENTHELLO, X509, peerName=b"server.lab", certificate=7)
+        upcall, _far = self.ask(SERVERHELLO, X509, certificate=7)
         self.run_()
         self.assertEqual(upcall.status, errno.EOPNOTSUPP)
-        self.assertIn("cert_serial=", self.handshakes()[0]["reason"])
+        self.assertIn("from the configuration", self.handshakes()[0]["reason"])
 
     def test_messageTypeOfALaterKernel(self) -> None:
         """A message type that nobody knows is refused, and answered."""
@@ -407,6 +417,359 @@ class OtherRequestTests(AgentTestCase):
         self.keyrings.unlink(99)
 
 
+class KeyringCertificateTests(AgentTestCase):
+    """The kernel asks for a client whose certificate is in a keyring: cert_serial=."""
+
+    def add(self, own: Credentials) -> tuple[int, int]:
+        """
+        Put a certificate and its key into C{.nfs}.
+
+        @param own: the pair.
+        @return: the serials.
+        """
+        ring = self.keyrings.find(".nfs") or self.keyrings.addKeyring(".nfs")
+        content = own.certificate.public_bytes(serialization.Encoding.DER)
+        return (
+            self.keyrings.addKey(ring, b"certificate", content),
+            self.keyrings.addKey(ring, b"key", own.keyPEM),
+        )
+
+    def mount(self, certificate: int, privateKey: int) -> tuple[FakeUpcall, Peer]:
+        """
+        Have the kernel mount from a server.
+
+        @param certificate: C{cert_serial=}.
+        @param privateKey: C{privkey_serial=}.
+        @return: the request and the server.
+        """
+        upcall, far = self.ask(
+            CLIENTHELLO,
+            X509,
+            peerName=b"server.lab",
+            certificate=certificate,
+            privateKey=privateKey,
+        )
+        context = peerContext(server=True, credentials=certificates.server(), folder=self.folder)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=certificates.authority().certificatePEM.decode())
+        return upcall, Peer(far, context, server=True, name=None)
+
+    def test_pair(self) -> None:
+        """The request's pair wins, whether one is configured or not."""
+        for configured in (certificates.client(), None):
+            agent = self.start(self.configuration(certificates.server(), configured))
+            upcall, server = self.mount(*self.add(certificates.clientOnly()))
+            self.run_(server)
+            self.assertEqual(upcall.status, 0)
+            shown = server.tls.getpeercert()
+            assert shown is not None
+            self.assertEqual(shown["subject"], ((("commonName", "clientonly.lab"),),))
+            self.assertEqual(self.keyrings.linked(), [])
+            self.successResultOf(self.stop(agent))
+
+    def test_eitherAlone(self) -> None:
+        """One of the two goes with the configured other."""
+        self.start()
+        certificate, key = self.add(certificates.client())
+        for serials in ((certificate, 0), (0, key)):
+            upcall, server = self.mount(*serials)
+            self.run_(server)
+            self.assertEqual(upcall.status, 0)
+
+    def test_refused(self) -> None:
+        """What cannot be used is refused before anything is sent, by its serial."""
+        self.start()
+        certificate, key = self.add(certificates.clientOnly())
+        for serials, code in (
+            ((certificate, 0), "key-mismatch"),
+            ((0, key), "key-mismatch"),
+            ((key, certificate), "key-unusable"),
+            ((certificate, 4711), "key-unusable"),
+        ):
+            upcall, server = self.mount(*serials)
+            self.run_(server)
+            self.assertEqual(upcall.status, errno.ENOKEY)
+            event = self.handshakes()[-1]
+            self.assertEqual((event["code"], event["alert_sent"]), (code, "-"))
+            self.assertTrue(any(str(serial) in event["reason"] for serial in serials if serial))
+
+
+class PreSharedKeyTests(AgentTestCase):
+    """The kernel asks for what NVMe/TCP wants, host or target."""
+
+    HOST = b"NVMe1R01 nqn.2014-08.org.nvmexpress:uuid:host nqn.target dig=="
+    KEY = b"\x00\xff not for you" * 2
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ring = self.keyrings.addKeyring(".nvme")
+        self.serial = self.keyrings.addKey(self.ring, self.HOST, self.KEY, type="psk")
+
+    def target(
+        self, *offered: tuple[bytes, bytes, str], **details: Any
+    ) -> tuple[FakeUpcall, TlsliteConnection]:
+        """
+        Have the kernel ask for a target, with a host that connects to it.
+
+        @param offered: the host's identities, keys and hashes.
+        @param details: more of the request.
+        @return: the request and the host.
+        """
+        upcall, far = self.ask(SERVERHELLO, PSK, **details)
+        keys = offered or ((self.HOST, self.KEY, "sha256"),)
+        return upcall, TlsliteConnection(far, TlslitePeer("client", keys))
+
+    def host(
+        self,
+        *known: tuple[bytes, bytes, str],
+        serials: tuple[int, ...] | None = None,
+        **details: Any,
+    ) -> tuple[FakeUpcall, TlsliteConnection]:
+        """
+        Have the kernel ask for a host, with a target that it connects to.
+
+        @param known: the target's identities, keys and hashes.
+        @param serials: the keys that the request names.
+        @param details: more of the request.
+        @return: the request and the target.
+        """
+        identities = (self.serial,) if serials is None else serials
+        upcall, far = self.ask(CLIENTHELLO, PSK, peerIdentities=identities, **details)
+        keys = known or ((self.HOST, self.KEY, "sha256"),)
+        return upcall, TlsliteConnection(far, TlslitePeer("server", keys))
+
+    def refused(self, upcall: FakeUpcall, status: int, code: str) -> LogEvent:
+        """
+        Check that a request was refused.
+
+        @param upcall: the request.
+        @param status: what the kernel is told.
+        @param code: what the log has.
+        @return: the event.
+        """
+        self.assertEqual((upcall.status, upcall.remoteAuth), (status, ()))
+        event = self.handshakes()[-1]
+        self.assertEqual((event["code"], event["mode"]), (code, "psk"))
+        return event
+
+    def test_both(self) -> None:
+        """DONE has the key's serial once, for target and host, with a keyring or without."""
+        self.start()
+        for make, role in ((self.target, "server"), (self.host, "client")):
+            for keyring in (self.ring, 0):
+                upcall, peer = make(keyring=keyring)
+                self.run_(peer)
+                self.assertEqual((upcall.status, upcall.remoteAuth), (0, (self.serial,)))
+                self.assertTrue(peer.peer.complete)
+                event = self.handshakes()[-1]
+                self.assertEqual((event["outcome"], event["role"]), ("ok", role))
+                self.assertEqual(event["identity"], self.HOST.decode())
+                self.assertEqual(self.keyrings.linked(), [])
+        self.assertEqual(
+            [session.keySerial for session in self.kernelTLS.sessions], [self.serial] * 4
+        )
+
+    def test_sha384(self) -> None:
+        """The key's hash chooses the suite."""
+        self.start()
+        identity, key = b"NVMe0R02 nqn.host nqn.target", b"k" * 48
+        serial = self.keyrings.addKey(self.ring, identity, key, type="psk")
+        for upcall, peer in (
+            self.target((identity, key, "sha384")),
+            self.host((identity, key, "sha384"), serials=(serial,)),
+        ):
+            self.run_(peer)
+            self.assertEqual((upcall.status, upcall.remoteAuth), (0, (serial,)))
+            self.assertEqual(self.handshakes()[-1]["suite"], "TLS_AES_256_GCM_SHA384")
+
+    def test_configuredKeyrings(self) -> None:
+        """Keys may be in keyrings of the configuration, by name or serial, however late."""
+        self.start(self.configuration(keyrings=("late", "4711")))
+        identity, key = b"generic", b"k" * 32
+        upcall, peer = self.target((identity, key, "sha256"))
+        self.run_(peer)
+        self.refused(upcall, errno.ENOKEY, "unknown-identity")
+        serial = self.keyrings.addKey(self.keyrings.addKeyring("late"), identity, key)
+        upcall, peer = self.target((identity, key, "sha256"))
+        self.run_(peer)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (serial,)))
+
+    def test_blockingSocket(self) -> None:
+        """NVMe's sockets block: the reactor does not, and the flags are as before."""
+        self.start()
+        upcall, peer = self.target()
+        upcall.socket.setblocking(True)
+        self.run_()
+        self.assertIsNone(upcall.status)
+        self.run_(peer)
+        self.assertEqual(upcall.status, 0)
+        self.assertTrue(upcall.socket.getblocking())
+
+    def test_timeout(self) -> None:
+        """The request's TIMEOUT is the deadline, and its answer is not held back."""
+        self.start()
+        upcall, _peer = self.host(timeoutMilliseconds=10000)
+        self.run_()
+        self.reactor.turn(9.49)
+        self.assertIsNone(upcall.status)
+        self.reactor.turn(0.02)
+        self.refused(upcall, errno.ETIMEDOUT, "deadline")
+        upcall, _peer = self.target(timeoutMilliseconds=2000)
+        self.run_()
+        self.reactor.turn(1.51)
+        self.refused(upcall, errno.ETIMEDOUT, "deadline")
+
+    def test_unknownIdentity(self) -> None:
+        """A target says so with the alert and ENOKEY; the log has both lists."""
+        self.start()
+        upcall, peer = self.target((b"stranger", b"s" * 32, "sha256"))
+        self.run_(peer)
+        event = self.refused(upcall, errno.ENOKEY, "unknown-identity")
+        self.assertEqual(event["alert_sent"], "unknown_psk_identity")
+        self.assertEqual(event["identity"], "stranger")
+        self.assertIn("'stranger'", event["reason"])
+        self.assertIn(f"'{self.HOST.decode()}'", event["reason"])
+        self.assertIn("unknown_psk_identity", str(peer.peer.error))
+
+    def test_unknownToTheTarget(self) -> None:
+        """A host that is told so has EKEYREJECTED, which ends its retries."""
+        self.start()
+        upcall, far = self.ask(CLIENTHELLO, PSK, peerIdentities=(self.serial,))
+        self.run_()
+        far.send(bytes.fromhex("15 0303 0002 02 73"))
+        self.run_()
+        event = self.refused(upcall, errno.EKEYREJECTED, "alert-unknown-psk-identity")
+        self.assertEqual(event["identity"], self.HOST.decode())
+
+    def test_wrongKey(self) -> None:
+        """A target tells a host with another key decrypt_error."""
+        self.start()
+        upcall, peer = self.target((self.HOST, b"x" * 32, "sha256"))
+        self.run_(peer)
+        event = self.refused(upcall, errno.EACCES, "wrong-key")
+        self.assertEqual(event["alert_sent"], "decrypt_error")
+        self.assertIn("decrypt_error", str(peer.peer.error))
+
+    def test_noFallback(self) -> None:
+        """Neither side takes a certificate instead, though there is one."""
+        self.start()
+        upcall, client = self.serve(certificates.client(), authMode=PSK)
+        self.run_(client)
+        self.refused(upcall, errno.EACCES, "no-psk")
+        upcall, far = self.ask(CLIENTHELLO, PSK, peerIdentities=(self.serial,))
+        context = peerContext(server=True, credentials=certificates.server(), folder=self.folder)
+        server = Peer(far, context, server=True, name=None)
+        self.run_(server)
+        event = self.refused(upcall, errno.EACCES, "psk-ignored")
+        self.assertEqual(event["alert_sent"], "handshake_failure")
+
+    def test_plainText(self) -> None:
+        """A host that does not speak TLS is told unexpected_message."""
+        self.start()
+        upcall, far = self.ask(SERVERHELLO, PSK)
+        far.send(bytes.fromhex("00 00 80 00 80 00 00 00"))
+        self.run_()
+        event = self.refused(upcall, errno.EACCES, "not-tls")
+        self.assertEqual(event["alert_sent"], "unexpected_message")
+
+    def test_spoiledKeys(self) -> None:
+        """A host whose key cannot be used says which one, and nothing is sent."""
+        self.start()
+        missing, forbidden = 4711, self.keyrings.addKey(self.ring, b"x", readable=False)
+        revoked = self.keyrings.addKey(self.ring, b"y")
+        self.keyrings.spoil(revoked, errno.EKEYREVOKED)
+        for serials, status, code in (
+            ((missing,), errno.ENOKEY, "key-unusable"),
+            ((revoked,), errno.ENOKEY, "key-unusable"),
+            ((forbidden,), errno.EACCES, "key-forbidden"),
+            ((), errno.EACCES, "no-psk"),
+        ):
+            upcall, peer = self.host(serials=serials)
+            self.run_(peer)
+            event = self.refused(upcall, status, code)
+            self.assertEqual(event["alert_sent"], "-")
+            for serial in serials:
+                self.assertIn(f"key {serial}", event["reason"])
+                self.assertIn("linked is .nvme", event["reason"])
+
+    def test_noKeyring(self) -> None:
+        """Without the right to link .nvme its keys cannot be read, and that is said."""
+        self.start()
+        self.keyrings.linkError = errno.EACCES
+        upcall, peer = self.host()
+        self.run_(peer)
+        event = self.refused(upcall, errno.EACCES, "key-forbidden")
+        self.assertIn("linked is no keyring", event["reason"])
+        upcall, peer = self.target()
+        self.run_(peer)
+        event = self.refused(upcall, errno.ENOKEY, "unknown-identity")
+        self.assertIn("in 0 keyrings", event["reason"])
+
+    def test_interleaved(self) -> None:
+        """Requests that share a keyring do not take it from each other."""
+        agent = self.start(self.configuration(keyrings=("more",)))
+        more = self.keyrings.addKeyring("more")
+        asked = [
+            self.target(keyring=self.ring),
+            self.host(),
+            self.target(),
+            self.host(keyring=self.ring),
+        ]
+        self.run_()
+        self.assertEqual(set(self.keyrings.linked()), {self.ring, more})
+        self.assertEqual(agent.ledger.keyLinks, 2)
+        for number in (1, 0, 3):
+            upcall, peer = asked[number]
+            self.run_(peer)
+            self.assertEqual((upcall.status, upcall.remoteAuth), (0, (self.serial,)))
+            self.assertEqual(set(self.keyrings.linked()), {self.ring, more})
+        # The last one fails, and takes the links with it.
+        asked[2][1].connection.close()
+        self.run_()
+        self.assertEqual(asked[2][0].status, errno.ETIMEDOUT)
+        self.assertEqual((self.keyrings.linked(), agent.ledger.keyLinks), ([], 0))
+        self.assertTrue(agent.ledger.balanced())
+
+    def test_descriptors(self) -> None:
+        """Nothing is left open, whatever the end."""
+        self.start()
+        before = openDescriptors()
+        asked = [
+            self.target(),
+            self.host(),
+            self.target((b"stranger", b"s" * 32, "sha256")),
+            self.host(serials=(4711,)),
+        ]
+        for upcall, peer in asked:
+            self.run_(peer)
+            self.assertEqual(len(upcall.answers), 1)
+            upcall.socket.close()
+            peer.connection.close()
+        self.assertEqual(openDescriptors() - before, set())
+
+    def test_secrecy(self) -> None:
+        """No event, whatever the end, has a key in it."""
+        agent = self.start()
+        asked = [
+            self.target(),
+            self.host(),
+            self.target((self.HOST, b"x" * 32, "sha256")),
+            self.target((b"stranger", b"s" * 32, "sha256")),
+            self.host((self.HOST, b"x" * 32, "sha256")),
+        ]
+        for _upcall, peer in asked:
+            self.run_(peer)
+        self.kernelTLS.refusal = ZeroDivisionError("a bug")
+        self.run_(self.target()[1])
+        shown = [str(error) for error in self.flushLoggedErrors(ZeroDivisionError)]
+        shown += [repr(agent.__dict__), repr(self.kernelTLS.sessions)]
+        shown += [SecrecyTests._render(event) for event in self.events]
+        text = "\n".join(shown)
+        self.assertIn("nqn.target", text)
+        for form in (self.KEY.hex(), repr(self.KEY)[2:-1], self.KEY.hex(" "), "not for you"):
+            self.assertNotIn(form, text)
+
+
 class GivingBackTests(AgentTestCase):
     """What was lent is given back as it was."""
 
@@ -445,7 +808,7 @@ class ReadinessTests(SynchronousTestCase):
 
     SCRIPT = """
 import sys
-from tests.support import agent, certificates
+from tests.support import agent, certificates, tlslitepeers
 
 class Handshakes(agent.AgentTestCase):
     def runTest(self):
@@ -455,6 +818,13 @@ class Handshakes(agent.AgentTestCase):
         for name in (b"server.lab", b"other.lab", "b\\u00fccher.lab".encode(), b"10.0.0.2"):
             self.run_(self.connect(certificates.server(), name=name)[1])
         self.run_(self.serve(certificates.ofOtherAuthority())[1])
+        serial = self.keyrings.addKey(self.keyrings.addKeyring(".nvme"), b"a", b"k" * 32)
+        for known in (b"a", b"b"):
+            for role, asked in (("client", (2, 2)), ("server", (1, 2))):
+                far = self.ask(*asked, peerIdentities=(serial,))[1]
+                peer = tlslitepeers.TlslitePeer(role, [(known, b"k" * 32, "sha256")])
+                self.run_(agent.TlsliteConnection(far, peer))
+        print("outcomes:", [event["outcome"] for event in self.handshakes()[-4:]])
         # A decoder of names in the standard library's ssl, which is the peer.
         print("imported:", sorted(set(sys.modules) - before - {"encodings.idna", "stringprep"}))
 
@@ -475,6 +845,7 @@ unittest.TextTestRunner().run(Handshakes())
             timeout=60,
             check=False,
         )
+        self.assertIn("outcomes: ['ok', 'ok', 'failed', 'failed']", ended.stdout, ended.stderr)
         self.assertIn("imported: []", ended.stdout, ended.stderr)
         self.assertIn("OK", ended.stderr)
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL, crypto
 
 from ktlsagent.protocols import openssl
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.psk import PreSharedKey
+from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.verification import V_UNSPECIFIED
 
 if TYPE_CHECKING:
@@ -43,14 +46,17 @@ class TLSContext:
     def __init__(
         self,
         *,
-        store: crypto.X509Store,
-        own: OwnCertificate | None,
         suites: Sequence[str],
         groups: Sequence[str],
+        store: crypto.X509Store | None = None,
+        own: OwnCertificate | None = None,
+        role: Role = Role.SERVER,
     ) -> None:
         """
-        @param store: the CAs and CRLs that peers are judged by; may be shared.
+        @param store: the CAs and CRLs that peers are judged by; may be
+            shared.  Without it peers have to know a pre-shared key.
         @param own: our certificate, if there is one.
+        @param role: our side; it matters with a pre-shared key.
         @param suites: names of the cipher suites, most wanted first.
         @param groups: names of the groups that OpenSSL has, most wanted first;
             if empty, OpenSSL's own choice.
@@ -63,11 +69,15 @@ class TLSContext:
         # Tickets are never sent (see TLSEngine); these make them cheap to build.
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_session_id(_SESSION_ID_CONTEXT)
+        if role is Role.SERVER:
+            context.set_session_id(_SESSION_ID_CONTEXT)
         openssl.setCipherSuites(context, suites)
         if groups and not openssl.setGroups(context, groups):
             raise ValueError("OpenSSL does not take the groups " + ", ".join(groups))
-        openssl.shareStore(context, store)
+        if store is None:
+            openssl.setPreSharedKeys(context, _offered, _found)
+        else:
+            openssl.shareStore(context, store)
         if own is not None:
             context.use_certificate(own.chain[0])
             for certificate in own.chain[1:]:
@@ -90,6 +100,21 @@ class TLSContext:
         connection = SSL.Connection(self._context)
         connection.set_app_data(engine)
         return connection
+
+
+def _offered(connection: SSL.Connection) -> tuple[bytes, bytes, bytes] | None:
+    key = _engineOf(connection).preSharedKey
+    return None if key is None else (key.identity, key.key, _suiteOf(key))
+
+
+def _found(connection: SSL.Connection, identity: bytes) -> tuple[bytes, bytes] | None:
+    key = _engineOf(connection).preSharedKey
+    return None if key is None or key.identity != identity else (key.key, _suiteOf(key))
+
+
+def _suiteOf(key: PreSharedKey) -> bytes:
+    """Name any cipher suite with a key's hash: it is the hash that OpenSSL looks at."""
+    return next(suite.value for suite in CIPHER_SUITES.values() if suite.hash == key.hash)
 
 
 def _engineOf(connection: SSL.Connection) -> TLSEngine:

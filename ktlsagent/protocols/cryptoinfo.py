@@ -32,6 +32,7 @@ class CipherSuite:
     @ivar cipher: its C{TLS_CIPHER_*} of C{linux/tls.h}.
     @ivar keyLength: octets of the key.
     @ivar saltLength: how many octets of the write IV the kernel calls salt.
+    @ivar value: its number on the wire (RFC 8446, appendix B.4).
     """
 
     name: str
@@ -39,6 +40,7 @@ class CipherSuite:
     cipher: int
     keyLength: int
     saltLength: int
+    value: bytes
 
     @property
     def infoLength(self) -> int:
@@ -49,10 +51,10 @@ class CipherSuite:
 CIPHER_SUITES = {
     suite.name: suite
     for suite in (
-        CipherSuite("TLS_AES_256_GCM_SHA384", "sha384", 52, 32, 4),
-        CipherSuite("TLS_AES_128_GCM_SHA256", "sha256", 51, 16, 4),
-        CipherSuite("TLS_CHACHA20_POLY1305_SHA256", "sha256", 54, 32, 0),
-        CipherSuite("TLS_AES_128_CCM_SHA256", "sha256", 53, 16, 4),
+        CipherSuite("TLS_AES_256_GCM_SHA384", "sha384", 52, 32, 4, b"\x13\x02"),
+        CipherSuite("TLS_AES_128_GCM_SHA256", "sha256", 51, 16, 4, b"\x13\x01"),
+        CipherSuite("TLS_CHACHA20_POLY1305_SHA256", "sha256", 54, 32, 0, b"\x13\x03"),
+        CipherSuite("TLS_AES_128_CCM_SHA256", "sha256", 53, 16, 4, b"\x13\x04"),
     )
 }
 """The suites that TLS 1.3 and kTLS share, by name, in our order of preference."""

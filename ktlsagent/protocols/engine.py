@@ -5,9 +5,10 @@ at the end an L{EstablishedSession} or a L{HandshakeError}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -29,6 +30,7 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
+from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
@@ -39,6 +41,7 @@ from ktlsagent.protocols.record import (
 from ktlsagent.protocols.session import Direction, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
+    V_APPLICATION_VERIFICATION,
     V_CERT_REJECTED,
     V_HOSTNAME_MISMATCH,
     V_OK,
@@ -49,6 +52,11 @@ from ktlsagent.protocols.verification import (
 _READ_SIZE = 2**16
 
 _TLS_1_3 = "TLSv1.3"
+
+_WRONG_KEY = "wrong-key"
+
+_WRONG_BINDER = "binder does not verify"
+"""OpenSSL's words (C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
 
 Judge = Callable[[x509.Certificate], "PeerRejected | None"]
 """Says why the peer's own certificate, whose chain is good, is refused; or C{None}."""
@@ -62,8 +70,10 @@ class TLSParameters:
     @ivar role: which side we are.
     @ivar context: what it shares with others.
     @ivar serverName: the name to send in C{server_name}, for a client.
-    @ivar judge: the verdict on the peer's own certificate.  It is asked in
+    @ivar judge: the verdict on the peer's own certificate; with a pre-shared
+        key none is accepted.  It is asked in
         mid-handshake, because the alert has to leave before the session is up.
+    @ivar preSharedKey: the key that both sides have to have.
     @ivar refusal: why a server will not serve anybody, if so.  Its clients
         are told by an alert: one whose connection is only closed tries again
         for minutes.
@@ -74,6 +84,7 @@ class TLSParameters:
     serverName: str | None
     judge: Judge
     refusal: HandshakeError | None = None
+    preSharedKey: PreSharedKey | None = None
 
 
 class EngineState(Enum):
@@ -82,6 +93,47 @@ class EngineState(Enum):
     NEED_RECORD = "need record"
     COMPLETE = "complete"
     FAILED = "failed"
+
+
+class Engine(Protocol):
+    """What drives a handshake: a L{TLSEngine}, or something in front of one."""
+
+    @property
+    def state(self) -> EngineState:
+        """What may be asked now."""
+
+    @property
+    def error(self) -> HandshakeError | None:
+        """Why it failed, once it has."""
+
+    @property
+    def session(self) -> EstablishedSession | None:
+        """What came out, once it is complete."""
+
+    @property
+    def alertSent(self) -> int | None:
+        """The alert that we sent, if we did."""
+
+    @property
+    def alertReceived(self) -> int | None:
+        """The alert that the peer sent, if it did."""
+
+    @property
+    def presentedCertificate(self) -> x509.Certificate | None:
+        """The peer's own certificate, whatever the verdict."""
+
+    @property
+    def identities(self) -> Sequence[bytes]:
+        """The PSK identities that are in play."""
+
+    def start(self) -> bytes:
+        """Begin; the result is to be sent."""
+
+    def receiveRecord(self, record: bytes) -> bytes:
+        """Take the peer's next record; the result is to be sent."""
+
+    def alerted(self, *, received: bool, description: int) -> None:
+        """Note an alert."""
 
 
 class TLSEngine:
@@ -100,6 +152,9 @@ class TLSEngine:
     the NVMe host's sake.
 
     @ivar state: what may be asked now.
+    @ivar preSharedKey: the key that both sides have to have, if so; forgotten
+        at the end.
+    @ivar identities: the PSK identities that are in play.
     @ivar error: why it failed, once it has.
     @ivar session: what came out, once it is complete.
     @ivar presentedCertificate: the peer's own certificate, as soon as it has
@@ -121,6 +176,10 @@ class TLSEngine:
         self._role = parameters.role
         self._judgePeer = parameters.judge
         self._refusal = parameters.refusal
+        self.preSharedKey = parameters.preSharedKey
+        self.identities: Sequence[bytes] = (
+            () if self.preSharedKey is None else (self.preSharedKey.identity,)
+        )
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
@@ -193,6 +252,12 @@ class TLSEngine:
         """
         if depth == 0:
             self.presentedCertificate = certificate
+        if self.preSharedKey is not None:
+            self._verdict = PeerRejected(
+                "psk-ignored",
+                f"expected the {self._role.peer} to use the pre-shared key, found a certificate",
+            )
+            return V_APPLICATION_VERIFICATION
         if error != V_OK:
             self._verdict = chainError(error, depth, certificate, self._role.peer)
             return alertError(error)
@@ -228,8 +293,15 @@ class TLSEngine:
         except SSL.WantReadError:
             return self._flight()
         except SSL.Error as error:
-            self._fail(self._explain(error))
-            return self._output()
+            reason = self._explain(error)
+            self._fail(reason)
+            output = self._output()
+            if reason.code == _WRONG_KEY:
+                # Older OpenSSLs would send illegal_parameter; RFC 8446, section 6.2, has
+                # this alert.  It is about the ClientHello: nothing is encrypted yet.
+                self.alertSent = AlertDescription.DECRYPT_ERROR
+                return plainAlert(AlertDescription.DECRYPT_ERROR)
+            return output
         try:
             output = self._withoutTickets() if self._role is Role.SERVER else self._flight()
             self._complete()
@@ -270,10 +342,18 @@ class TLSEngine:
                 "expected TLS 1.3 with a cipher suite that kTLS has, found "
                 f"{connection.get_protocol_version_name()} with {name}",
             )
+        key = self.preSharedKey
+        if (key is not None) is not openssl.usedPreSharedKey(connection):
+            raise SessionUnusable(
+                "psk-not-used",
+                f"expected a session by the pre-shared key that the {self._role.peer} was asked "
+                "for, found one by other means",
+            )
         self.session = EstablishedSession(
             suite=suite,
             group=openssl.groupName(connection),
             peerCertificate=connection.get_peer_certificate(as_cryptography=True),
+            keySerial=None if key is None else key.serial,
             transmit=Direction(self._keys(suite, own=True), self._sent),
             # The peer's keys come into use behind the record that completes
             # the handshake, and no record is taken after that one.
@@ -317,6 +397,12 @@ class TLSEngine:
                 "protocol-version",
                 f"expected TLS 1.3, found a {self._role.peer} that does not offer it ({detail})",
             )
+        if self.preSharedKey is not None and _WRONG_BINDER in detail:
+            return PeerRejected(
+                _WRONG_KEY,
+                f"expected our key for the identity {quoteIdentity(self.preSharedKey.identity)}, "
+                f"found that the {self._role.peer} has another one",
+            )
         name = "internal_error" if self.alertSent is None else alertName(self.alertSent)
         return PeerMisbehaved(
             name.replace("_", "-"),
@@ -331,6 +417,7 @@ class TLSEngine:
         """End the handshake, forget its secrets and untie the engine from its connection."""
         self.state = state
         self._keyLog.clear()
+        self.preSharedKey = None
         self._connection.set_app_data(None)
 
     def _output(self) -> bytes:

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from ktlsagent.errors import HandshakeError, PeerMisbehaved
-from ktlsagent.protocols.engine import EngineState, TLSEngine
+from ktlsagent.protocols.engine import Engine, EngineState
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession
 
@@ -51,7 +51,7 @@ class HandshakeProtocol(Protocol):
 
     transport: IRecordTransport
 
-    def __init__(self, engine: TLSEngine, upper: Protocol, schedule: Schedule) -> None:
+    def __init__(self, engine: Engine, upper: Protocol, schedule: Schedule) -> None:
         """
         @param engine: runs the handshake.
         @param upper: the protocol on top.

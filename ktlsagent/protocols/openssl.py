@@ -10,6 +10,7 @@ import ctypes
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL, crypto
 
@@ -137,6 +138,82 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
     # OpenSSL does not keep it alive, and a connection that is under way when
     # the configuration is reloaded keeps nothing but its SSL.Context alive.
     context._verify_callback = handle
+
+
+PskClientCallback = Callable[[SSL.Connection], "tuple[bytes, bytes, bytes] | None"]
+"""
+Says which external PSK a client offers: identity, key, and the two octets of a
+cipher suite with the key's hash; C{None} for none.
+"""
+
+PskServerCallback = Callable[[SSL.Connection, bytes], "tuple[bytes, bytes] | None"]
+"""
+Says which external PSK an offered identity stands for: key and the two octets
+of a cipher suite with the key's hash; C{None} if it is not known.
+"""
+
+
+def setPreSharedKeys(
+    context: SSL.Context, forClient: PskClientCallback, forServer: PskServerCallback
+) -> None:
+    """
+    Have a context use external PSKs (C{SSL_CTX_set_psk_use_session_callback}
+    and C{SSL_CTX_set_psk_find_session_callback}).
+
+    @param context: a context that has made no connection yet.
+    @param forClient: chooses the key to offer; it must not raise.
+    @param forServer: finds the key of an identity; it must not raise.
+    """
+    # OpenSSL copies an identity only after the callback has returned.
+    identities: WeakKeyDictionary[SSL.Connection, object] = WeakKeyDictionary()
+
+    def use(ssl: object, _md: object, identity: Any, length: Any, session: Any) -> int:  # noqa: ANN401
+        connection = SSL.Connection._reverse_mapping[ssl]
+        offered = forClient(connection)
+        session[0] = _ffi.NULL
+        if offered is not None:
+            buffer = _ffi.new("unsigned char[]", offered[0])
+            identities[connection] = buffer
+            identity[0], length[0] = buffer, len(offered[0])
+            session[0] = _pskSession(ssl, *offered[1:])
+        return 1
+
+    def find(ssl: object, identity: Any, length: int, session: Any) -> int:  # noqa: ANN401
+        name = bytes(_ffi.buffer(identity, length))
+        found = forServer(SSL.Connection._reverse_mapping[ssl], name)
+        session[0] = _ffi.NULL if found is None else _pskSession(ssl, *found)
+        return 1
+
+    useHandle: Any = _ffi.callback(
+        "int(SSL *, const EVP_MD *, const unsigned char **, size_t *, SSL_SESSION **)", use
+    )
+    findHandle: Any = _ffi.callback(
+        "int(SSL *, const unsigned char *, size_t, SSL_SESSION **)", find
+    )
+    _lib.SSL_CTX_set_psk_use_session_callback(context._context, useHandle)
+    _lib.SSL_CTX_set_psk_find_session_callback(context._context, findHandle)
+    # Kept as the verification callback is.
+    holder: Any = context
+    holder._psk_callbacks = (useHandle, findHandle)
+
+
+def _pskSession(ssl: object, key: bytes, suite: bytes) -> object:
+    """Make the session that stands for a PSK: a new one each time, as OpenSSL frees it."""
+    session: object = _lib.Cryptography_SSL_SESSION_new()
+    _lib.SSL_SESSION_set1_master_key(session, key, len(key))
+    _lib.SSL_SESSION_set_cipher(session, _lib.SSL_CIPHER_find(ssl, suite))
+    _lib.SSL_SESSION_set_protocol_version(session, SSL.TLS1_3_VERSION)
+    return session
+
+
+def usedPreSharedKey(connection: SSL.Connection) -> bool:
+    """
+    Say whether a handshake was authenticated by a PSK.
+
+    @param connection: a connection whose handshake is complete.
+    @return: whether it was.
+    """
+    return bool(_lib.SSL_session_reused(connection._ssl) == 1)
 
 
 def groupName(connection: SSL.Connection) -> str | None:

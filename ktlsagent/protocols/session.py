@@ -45,6 +45,7 @@ class EstablishedSession:
     @ivar group: the key exchange's group, C{None} if the library cannot say.
     @ivar peerCertificate: the peer's certificate, which was verified, or
         C{None} if the peer sent none.
+    @ivar keySerial: the serial of the pre-shared key that both have, if any.
     @ivar transmit: our sending direction.
     @ivar receive: our receiving direction.
     """
@@ -54,3 +55,4 @@ class EstablishedSession:
     peerCertificate: x509.Certificate | None
     transmit: Direction
     receive: Direction
+    keySerial: int | None = None

@@ -5,7 +5,7 @@ which no agent listens, by C{python3 -m twisted.trial tests.kernel.real}.
 
 from __future__ import annotations
 
-import itertools
+import time
 
 import keyutils
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,12 +38,30 @@ class RealKeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     """Tests for L{Keyrings}."""
 
     def setUp(self) -> None:
-        self.names = itertools.count()
+        Keyrings().createProcessKeyring()
+        # A keyring of the test's own, in which its keyrings are possessed.
+        self.home = self.addKeyring("ktlsagent home", keyutils.KEY_SPEC_PROCESS_KEYRING)
+        self.addCleanup(keyutils.unlink, self.home, keyutils.KEY_SPEC_PROCESS_KEYRING)
 
     def makeKeyrings(self) -> IKeyrings:
         return Keyrings()
 
-    def link(self) -> int:
-        name = b"ktlsagent-test-%d" % next(self.names)
-        serial: int = keyutils.add_key(name, b"1", keyutils.KEY_SPEC_PROCESS_KEYRING)
+    def addKeyring(self, name: str, where: int | None = None) -> int:
+        keyring = self.home if where is None else where
+        serial: int = keyutils.add_key(name.encode(), None, keyring, b"keyring")
         return serial
+
+    def addKey(self, keyring: int, description: bytes, payload: bytes) -> int:
+        serial: int = keyutils.add_key(description, payload, keyring)
+        return serial
+
+    def revoke(self, serial: int) -> None:
+        keyutils.revoke(serial)
+
+    def expire(self, serial: int) -> None:
+        keyutils.set_timeout(serial, 1)
+        time.sleep(1.1)
+
+    def forbid(self, serial: int) -> None:
+        # A possessor who may search may read (keyctl_read_key of security/keys/keyctl.c).
+        keyutils.set_perm(serial, keyutils.KEY_USR_VIEW)

@@ -29,6 +29,7 @@ from tests.support.fakekernel import (
 from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.fakektls import FakeKernelTLS
 from tests.support.reactor import TurnReactor
+from tests.support.tlslitepeers import TlslitePeer
 
 _READ_SIZE = 2**16
 
@@ -105,6 +106,38 @@ class Peer:
         return bool(data or written)
 
 
+class TlsliteConnection:
+    """
+    A peer made of tlslite-ng, on a socket.
+
+    @ivar connection: its end of the connection.
+    @ivar peer: the peer.
+    """
+
+    def __init__(self, connection: socket.socket, peer: TlslitePeer) -> None:
+        """
+        @param connection: its end of the connection.
+        @param peer: the peer.
+        """
+        self.connection = connection
+        self.peer = peer
+
+    def turn(self) -> bool:
+        """
+        Do what can be done now.
+
+        @return: whether anything was read or written.
+        """
+        try:
+            data = self.connection.recv(_READ_SIZE)
+        except OSError:
+            data = b""
+        written = self.peer.feed(data)
+        if written:
+            self.connection.send(written)
+        return bool(data or written)
+
+
 def peerContext(*, server: bool, credentials: Credentials | None, folder: Path) -> ssl.SSLContext:
     """
     Make a peer's TLS settings.
@@ -139,7 +172,7 @@ class AgentTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = TurnReactor()
         self.keyrings = FakeKeyrings()
-        self.kernel = FakeHandshakeKernel(self.keyrings.link)
+        self.kernel = FakeHandshakeKernel(self.keyrings.linkAtAccept)
         self.addCleanup(self.kernel.close)
         self.kernelTLS = FakeKernelTLS()
         self.events: list[LogEvent] = []
@@ -259,7 +292,7 @@ class AgentTestCase(SynchronousTestCase):
             context.load_verify_locations(cadata=certificates.authority().certificatePEM.decode())
         return upcall, Peer(far, context, server=True, name=None)
 
-    def run_(self, *peers: Peer) -> None:
+    def run_(self, *peers: Peer | TlsliteConnection) -> None:
         """
         Let the agent and some peers talk until nobody has anything to say.
 

@@ -1,17 +1,22 @@
-"""What holds of the process keyring, on the fake as on a real kernel."""
+"""What holds of the kernel's keys and of the process keyring, on the fake as on a real kernel."""
 
 from __future__ import annotations
 
 import errno
+import itertools
+import os
 
 from zope.interface.verify import verifyObject
 
-from ktlsagent.interfaces import IKeyrings
+from ktlsagent.interfaces import IKeyrings, KeyDescription
 from tests.support.mixin import TestsMixin
+
+_NUMBERS = itertools.count()
+_PAYLOAD = b"\x00\xff secret" * 4
 
 
 class KeyringsTestsMixin(TestsMixin):
-    """Tests of one process keyring."""
+    """Tests of one process keyring, with keys that the test adds."""
 
     def makeKeyrings(self) -> IKeyrings:
         """
@@ -21,13 +26,83 @@ class KeyringsTestsMixin(TestsMixin):
         """
         raise NotImplementedError
 
-    def link(self) -> int:
+    def addKeyring(self, name: str) -> int:
         """
-        Link something new into the process keyring, as the kernel does.
+        Make a keyring that is not linked into the process keyring, but that
+        this process may do everything with.
 
+        @param name: its name.
         @return: its serial.
         """
         raise NotImplementedError
+
+    def addKey(self, keyring: int, description: bytes, payload: bytes) -> int:
+        """
+        Put a key of the type C{user} into a keyring.
+
+        @param keyring: the keyring's serial.
+        @param description: its name.
+        @param payload: what it holds.
+        @return: its serial.
+        """
+        raise NotImplementedError
+
+    def revoke(self, serial: int) -> None:
+        """
+        Revoke a key or a keyring.
+
+        @param serial: its serial.
+        """
+        raise NotImplementedError
+
+    def expire(self, serial: int) -> None:
+        """
+        Let a key's time end.
+
+        @param serial: its serial.
+        """
+        raise NotImplementedError
+
+    def forbid(self, serial: int) -> None:
+        """
+        Take the right to read a key away from everybody.
+
+        @param serial: its serial.
+        """
+        raise NotImplementedError
+
+    def newName(self) -> str:
+        """
+        Make up a keyring's name.
+
+        @return: one that no keyring has: a kernel takes its time to forget those that are gone.
+        """
+        return f"ktlsagent test; with: signs {os.getpid()} {next(_NUMBERS)}"
+
+    def made(self) -> tuple[IKeyrings, int]:
+        """
+        Make what is tested, with a keyring that is linked.
+
+        @return: the process keyring, and the keyring's serial.
+        """
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        ring = self.addKeyring(self.newName())
+        keyrings.link(ring)
+        self.addCleanup(keyrings.unlink, ring)
+        return keyrings, ring
+
+    def refused(self, number: int, keyrings: IKeyrings, serial: int) -> None:
+        """
+        Expect that a key can neither be described nor read nor linked.
+
+        @param number: the errno.
+        @param keyrings: the process keyring.
+        @param serial: the key.
+        """
+        for use in (keyrings.describe, keyrings.read, keyrings.link):
+            error: OSError = self.assertRaises(OSError, use, serial)
+            self.assertEqual(errno.errorcode[error.errno or 0], errno.errorcode[number])
 
     def test_interface(self) -> None:
         """It provides what the agent counts on."""
@@ -43,22 +118,102 @@ class KeyringsTestsMixin(TestsMixin):
 
     def test_createKeeps(self) -> None:
         """Creating the process keyring again keeps what is linked."""
-        keyrings = self.makeKeyrings()
+        keyrings, ring = self.made()
         keyrings.createProcessKeyring()
-        serial = self.link()
-        keyrings.createProcessKeyring()
-        self.assertIn(serial, keyrings.linked())
-        keyrings.unlink(serial)
+        self.assertIn(ring, keyrings.linked())
+
+    def test_linkedOnce(self) -> None:
+        """A second link to the same keyring takes the place of the first."""
+        keyrings, ring = self.made()
+        keyrings.link(ring)
+        self.assertEqual(list(keyrings.linked()).count(ring), 1)
 
     def test_unlink(self) -> None:
         """Only what is unlinked goes, and it goes once."""
-        keyrings = self.makeKeyrings()
-        keyrings.createProcessKeyring()
-        first, second = self.link(), self.link()
-        keyrings.unlink(first)
-        self.assertNotIn(first, keyrings.linked())
-        self.assertIn(second, keyrings.linked())
-        error = self.assertRaises(OSError, keyrings.unlink, first)
-        self.assertIn(error.errno, (errno.ENOENT, errno.ENOKEY))
+        keyrings, first = self.made()
+        second = self.addKeyring(self.newName())
+        keyrings.link(second)
         keyrings.unlink(second)
         self.assertNotIn(second, keyrings.linked())
+        self.assertIn(first, keyrings.linked())
+        error = self.assertRaises(OSError, keyrings.unlink, second)
+        self.assertIn(error.errno, (errno.ENOENT, errno.ENOKEY))
+
+    def test_find(self) -> None:
+        """A keyring is found by its whole name, and nothing else by the same name."""
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        name = self.newName()
+        self.assertIsNone(keyrings.find(name))
+        ring = self.addKeyring(name)
+        self.assertEqual(keyrings.find(name), ring)
+        self.addKey(ring, b"ktlsagent test: key", _PAYLOAD)
+        for other in ("ktlsagent test: key", name[:-1], name + " ", name + ": 1", ""):
+            self.assertIsNone(keyrings.find(other))
+
+    def test_findRevoked(self) -> None:
+        """A keyring that was revoked is not there any more."""
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        name = self.newName()
+        self.revoke(self.addKeyring(name))
+        self.assertIsNone(keyrings.find(name))
+
+    def test_keys(self) -> None:
+        """A keyring lists its keys, those that are of no use any more as well."""
+        keyrings, ring = self.made()
+        self.assertEqual(list(keyrings.keys(ring)), [])
+        serials = {self.addKey(ring, b"%d" % number, _PAYLOAD) for number in range(3)}
+        self.assertEqual(set(keyrings.keys(ring)), serials)
+        self.revoke(min(serials))
+        self.assertEqual(set(keyrings.keys(ring)), serials)
+
+    def test_revokedKeyring(self) -> None:
+        """A keyring that was revoked cannot be listed."""
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        ring = self.addKeyring(self.newName())
+        self.revoke(ring)
+        error = self.assertRaises(OSError, keyrings.keys, ring)
+        self.assertEqual(error.errno, errno.EKEYREVOKED)
+
+    def test_describe(self) -> None:
+        """A description is given as it is, whatever is in it."""
+        keyrings, ring = self.made()
+        for name in (b"NVMe1R01 nqn.host nqn.target dig==", b"a;b;c;d;e;f", b"\xff: \xc3\xa4"):
+            serial = self.addKey(ring, name, _PAYLOAD)
+            self.assertEqual(keyrings.describe(serial), KeyDescription("user", name))
+        self.assertEqual(keyrings.describe(ring).type, "keyring")
+
+    def test_read(self) -> None:
+        """A payload is given as it is."""
+        keyrings, ring = self.made()
+        self.assertEqual(keyrings.read(self.addKey(ring, b"key", _PAYLOAD)), _PAYLOAD)
+
+    def test_revoked(self) -> None:
+        """A revoked key is refused as such."""
+        keyrings, ring = self.made()
+        serial = self.addKey(ring, b"key", _PAYLOAD)
+        self.revoke(serial)
+        self.refused(errno.EKEYREVOKED, keyrings, serial)
+
+    def test_expired(self) -> None:
+        """A key whose time has ended is refused as such."""
+        keyrings, ring = self.made()
+        serial = self.addKey(ring, b"key", _PAYLOAD)
+        self.expire(serial)
+        self.refused(errno.EKEYEXPIRED, keyrings, serial)
+
+    def test_absent(self) -> None:
+        """A serial that no key has is refused as such."""
+        keyrings, _ring = self.made()
+        self.refused(errno.ENOKEY, keyrings, 1)
+
+    def test_forbidden(self) -> None:
+        """A key that may not be read can be seen."""
+        keyrings, ring = self.made()
+        serial = self.addKey(ring, b"key", _PAYLOAD)
+        self.forbid(serial)
+        self.assertEqual(keyrings.describe(serial), KeyDescription("user", b"key"))
+        error = self.assertRaises(OSError, keyrings.read, serial)
+        self.assertEqual(error.errno, errno.EACCES)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ssl
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 
-from ktlsagent.protocols.engine import EngineState, TLSEngine
+from ktlsagent.protocols.engine import Engine, EngineState
 from tests.support.certificates import CertificateAuthority, Credentials
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -200,7 +200,20 @@ class OpenSSLPeer:
             return b""
 
 
-def converse(engine: TLSEngine, peer: StdlibPeer | OpenSSLPeer) -> list[bytes]:
+class Peer(Protocol):
+    """The other side of an engine."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take octets of the other side, and say what to send."""
+
+    def send(self, data: bytes) -> bytes:
+        """Send application data; the result are the records."""
+
+    def receive(self, stream: bytes) -> bytes:
+        """Read application data."""
+
+
+def converse(engine: Engine, peer: Peer) -> list[bytes]:
     """
     Let an engine and a peer do their handshake, until neither says more.
 
@@ -223,7 +236,7 @@ def converse(engine: TLSEngine, peer: StdlibPeer | OpenSSLPeer) -> list[bytes]:
                 unread.append(record)
 
 
-def pair(client: TLSEngine, server: TLSEngine) -> tuple[list[bytes], list[bytes]]:
+def pair(client: Engine, server: Engine) -> tuple[list[bytes], list[bytes]]:
     """
     Let two engines do their handshake, one record after another.
 
@@ -245,3 +258,47 @@ def pair(client: TLSEngine, server: TLSEngine) -> tuple[list[bytes], list[bytes]
             answers.extend(answer)
             log.extend(answer)
     return sent
+
+
+def clientHello(*extensions: tuple[int, bytes], suites: bytes = b"\x13\x01\x13\x02") -> bytes:
+    """
+    Build a ClientHello (RFC 8446, section 4.1.2).
+
+    @param extensions: type and content of each extension.
+    @param suites: the numbers of its cipher suites.
+    @return: the handshake message.
+    """
+    content = b"".join(
+        kind.to_bytes(2, "big") + _vector(content, 2) for kind, content in extensions
+    )
+    hello = b"\x03\x03" + bytes(32) + _vector(b"", 1) + _vector(suites, 2) + _vector(b"\x00", 1)
+    return b"\x01" + _vector(hello + _vector(content, 2), 3)
+
+
+def offeredKeys(*identities: bytes) -> tuple[int, bytes]:
+    """
+    Build the extension C{pre_shared_key} with binders that are none.
+
+    @param identities: the identities that it offers.
+    @return: its type and content.
+    """
+    listed = b"".join(_vector(identity, 2) + bytes(4) for identity in identities)
+    binders = b"".join(_vector(bytes(32), 1) for _identity in identities)
+    return 41, _vector(listed, 2) + _vector(binders, 2)
+
+
+def handshakeRecords(message: bytes, size: int = 2**14) -> list[bytes]:
+    """
+    Put a handshake message into records.
+
+    @param message: the message.
+    @param size: the most octets that a record takes.
+    @return: the records.
+    """
+    return [
+        b"\x16\x03\x01" + _vector(message[at : at + size], 2) for at in range(0, len(message), size)
+    ]
+
+
+def _vector(content: bytes, lengthOctets: int) -> bytes:
+    return len(content).to_bytes(lengthOctets, "big") + content

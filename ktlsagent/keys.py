@@ -1,0 +1,200 @@
+"""
+The keys that a request names by serial or by identity, read from the kernel's
+keyrings: pre-shared keys, certificates and private keys.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
+
+from ktlsagent.errors import HandshakeError, KeyForbidden, KeyUnusable
+from ktlsagent.interfaces import IKeyrings
+from ktlsagent.protocols.context import OwnCertificate
+from ktlsagent.protocols.psk import PreSharedKey, hashOf, listIdentities, quoteIdentity
+
+_PRESHARED_TYPES = ("psk", "user")
+_LENGTHS = range(16, 513)
+"""Octets of a PSK that OpenSSL takes."""
+
+_PEM = b"-----BEGIN "
+
+_WORDS = {
+    errno.ENOKEY: "none with that serial",
+    errno.ENOENT: "none with that serial",
+    errno.EKEYREVOKED: "that it was revoked",
+    errno.EKEYEXPIRED: "that it has expired",
+    errno.EKEYREJECTED: "that it was rejected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKeys:
+    """
+    The keys of one request.
+
+    @ivar keyrings: the kernel's keys.
+    @ivar rings: the serials of the keyrings that are linked for the request.
+    """
+
+    keyrings: IKeyrings
+    rings: Sequence[int]
+
+    def preSharedKey(self, serial: int) -> PreSharedKey:
+        """
+        Read a PSK.
+
+        @param serial: the key's serial.
+        @return: the key, with the identity that its description is.
+        @raise KeyUnusable: if it is not there or no PSK.
+        @raise KeyForbidden: if it may not be read.
+        """
+        try:
+            described = self.keyrings.describe(serial)
+        except OSError as error:
+            raise self._refusal(error, serial, "a pre-shared key") from error
+        if described.type not in _PRESHARED_TYPES:
+            raise KeyUnusable(
+                "key-unusable",
+                f"expected a pre-shared key of the type {' or '.join(_PRESHARED_TYPES)}, found "
+                f"key {serial} of the type {described.type}",
+            )
+        payload = self._read(serial, "a pre-shared key")
+        if len(payload) not in _LENGTHS:
+            raise KeyUnusable(
+                "key-unusable",
+                f"expected a pre-shared key of {_LENGTHS[0]} to {_LENGTHS[-1]} octets, found "
+                f"key {serial} with {len(payload)}",
+            )
+        identity = described.description
+        return PreSharedKey(identity, payload, hashOf(identity, len(payload)), serial)
+
+    def lookUp(self, offered: Sequence[bytes]) -> PreSharedKey:
+        """
+        Find the first of some identities.  Descriptions are compared for
+        equality: the kernel's own search takes one that only begins alike.
+
+        @param offered: identities, the most wanted first.
+        @return: its key.
+        @raise KeyUnusable: if none of them is there; it lists what is.
+        @raise KeyForbidden: if the key may not be read.
+        """
+        present: dict[bytes, int] = {}
+        unusable: list[str] = []
+        refusal: tuple[OSError, int] | None = None
+        for ring in self.rings:
+            try:
+                serials = self.keyrings.keys(ring)
+            except OSError as error:
+                refusal = (error, ring)
+                continue
+            for serial in serials:
+                try:
+                    described = self.keyrings.describe(serial)
+                except OSError as error:
+                    unusable.append(f"; key {serial} cannot be used: {error.strerror}")
+                    continue
+                if described.type in _PRESHARED_TYPES:
+                    present.setdefault(described.description, serial)
+        for identity in offered:
+            if identity in present:
+                return self.preSharedKey(present[identity])
+        if refusal is not None:
+            cause, ring = refusal
+            raise self._refusal(cause, ring, "a keyring with pre-shared keys") from cause
+        raise KeyUnusable(
+            "unknown-identity",
+            f"expected a key for {_list(offered)}, found keys for {_list(sorted(present))} in "
+            f"{len(self.rings)} keyrings{''.join(unusable)}",
+        )
+
+    def ownCertificate(
+        self, certificate: int | None, privateKey: int | None, configured: OwnCertificate | None
+    ) -> OwnCertificate:
+        """
+        Read a certificate and its key; what the request does not name comes
+        from the configuration.
+
+        @param certificate: the certificate's serial, if the request has one.
+        @param privateKey: the private key's serial, if the request has one.
+        @param configured: the configured pair, if there is one.
+        @return: the pair; whether it is one is not looked at.
+        @raise KeyUnusable: if a part is missing or cannot be parsed.
+        @raise KeyForbidden: if it may not be read.
+        """
+        if configured is None and (certificate is None or privateKey is None):
+            raise KeyUnusable(
+                "no-certificate",
+                "expected both cert_serial= and privkey_serial=, or the other one in "
+                "[authenticate.client], found one alone",
+            )
+        chain = self._certificates(certificate) if certificate is not None else ()
+        key = self._privateKey(privateKey) if privateKey is not None else None
+        return OwnCertificate(
+            chain or (configured.chain if configured else ()),
+            key or (configured.key if configured else crypto.PKey()),
+        )
+
+    def _certificates(self, serial: int) -> tuple[crypto.X509, ...]:
+        payload = self._read(serial, "a certificate")
+        try:
+            if _PEM in payload:
+                found = x509.load_pem_x509_certificates(payload)
+            else:
+                found = [x509.load_der_x509_certificate(payload)]
+        except (ValueError, x509.InvalidVersion) as error:
+            raise _unparsable(serial, "a certificate in DER or PEM") from error
+        return tuple(crypto.X509.from_cryptography(certificate) for certificate in found)
+
+    def _privateKey(self, serial: int) -> crypto.PKey:
+        payload = self._read(serial, "a private key")
+        load = (
+            serialization.load_pem_private_key
+            if _PEM in payload
+            else serialization.load_der_private_key
+        )
+        try:
+            return crypto.PKey.from_cryptography_key(load(payload, password=None))  # type: ignore[arg-type]
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # Not chained: nobody knows what is quoted in there.
+            raise _unparsable(serial, "an unencrypted private key in DER or PEM") from None
+
+    def _read(self, serial: int, what: str) -> bytes:
+        try:
+            return self.keyrings.read(serial)
+        except OSError as error:
+            raise self._refusal(error, serial, what) from error
+
+    def _refusal(self, error: OSError, serial: int, what: str) -> HandshakeError:
+        """Say which key it is and what is missing."""
+        where = ", ".join(self._name(ring) for ring in self.rings) or "no keyring"
+        if error.errno == errno.EACCES:
+            return KeyForbidden(
+                "key-forbidden",
+                f"expected {what}, found that key {serial} may not be read: linked is {where}; "
+                "the key needs read permission, or search permission for its possessor",
+            )
+        found = _WORDS.get(error.errno or 0, str(error.strerror))
+        return KeyUnusable(
+            "key-unusable", f"expected {what} as key {serial}, found {found}; linked is {where}"
+        )
+
+    def _name(self, ring: int) -> str:
+        try:
+            return self.keyrings.describe(ring).description.decode("utf-8", "backslashreplace")
+        except OSError:
+            return str(ring)
+
+
+def _unparsable(serial: int, what: str) -> KeyUnusable:
+    return KeyUnusable("key-unusable", f"expected {what}, found something else in key {serial}")
+
+
+def _list(identities: Sequence[bytes]) -> str:
+    return listIdentities([quoteIdentity(identity) for identity in identities]) or "no identity"

@@ -1,0 +1,181 @@
+"""
+External pre-shared keys in TLS 1.3 (RFC 8446, section 4.2.11): which hash a key
+is for, and which identities a ClientHello offers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ktlsagent.errors import KeyUnusable, PeerMisbehaved
+from ktlsagent.protocols.record import HEADER_LENGTH, ContentType
+
+SHA256 = "sha256"
+SHA384 = "sha384"
+
+_NVME_IDENTITY = re.compile(rb"NVMe(\d)([A-Z])(\d\d)(?: |$)")
+"""An identity of NVMe/TCP (TP 8018, NVMe TCP transport specification, section 3.6.1.3)."""
+
+_NVME_HASHES = {b"01": SHA256, b"02": SHA384}
+_SHA384_KEY_LENGTH = 48
+
+_SHOWN = 8
+_SHOWN_LENGTH = 512
+_CLIENT_HELLO = 1
+_PRE_SHARED_KEY = 41
+_MAXIMUM_HELLO = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class PreSharedKey:
+    """
+    An external pre-shared key.
+
+    @ivar identity: the name that it goes by on the wire.
+    @ivar key: the key.
+    @ivar hash: the name of its hash, as C{hashlib} spells it.
+    @ivar serial: the serial of the kernel's key that it was read from.
+    """
+
+    identity: bytes
+    key: bytes = field(repr=False)
+    hash: str
+    serial: int
+
+
+def hashOf(identity: bytes, keyLength: int) -> str:
+    """
+    Say which hash a key is for: that of an NVMe identity is in its name, any
+    other is told by the key's length.
+
+    @param identity: the key's identity.
+    @param keyLength: octets of the key.
+    @return: L{SHA256} or L{SHA384}.
+    @raise KeyUnusable: if it is an NVMe identity with a hash that is not known.
+    """
+    nvme = _NVME_IDENTITY.match(identity)
+    if nvme is None:
+        return SHA384 if keyLength == _SHA384_KEY_LENGTH else SHA256
+    if nvme[3] not in _NVME_HASHES:
+        raise KeyUnusable(
+            "unknown-hash",
+            "expected an NVMe identity with the hash 01 (SHA-256) or 02 (SHA-384), "
+            f"found {quoteIdentity(identity)}",
+        )
+    return _NVME_HASHES[nvme[3]]
+
+
+def identityText(identity: bytes) -> str:
+    """
+    Turn an identity into text for people; a peer decides how long it is, so
+    only its beginning may be left.
+
+    @param identity: as it is on the wire.
+    @return: its text.
+    """
+    text = identity[:_SHOWN_LENGTH].decode("utf-8", "backslashreplace")
+    return text if len(identity) <= _SHOWN_LENGTH else f"{text}..."
+
+
+def listIdentities(texts: Sequence[str]) -> str:
+    """
+    List identities for people; a peer decides how many there are.
+
+    @param texts: the identities' texts.
+    @return: the first ones, and how many more there are.
+    """
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+def quoteIdentity(identity: bytes) -> str:
+    """
+    Show an identity to people.
+
+    @param identity: as it is on the wire.
+    @return: its text, in quotes.
+    """
+    return f"'{identityText(identity)}'"
+
+
+class HelloReader:
+    """
+    Collects records until they hold a whole ClientHello.
+    """
+
+    def __init__(self) -> None:
+        self._message = b""
+
+    def feed(self, record: bytes) -> list[bytes] | None:
+        """
+        Take the client's next record.
+
+        @param record: one whole record.
+        @return: the identities that the ClientHello offers, in its order,
+            when it is whole; C{None} before.
+        @raise PeerMisbehaved: if this is no ClientHello, or a malformed one.
+        """
+        if record[0] != ContentType.HANDSHAKE:
+            raise PeerMisbehaved(
+                "unexpected-message",
+                f"expected a ClientHello, found a record of type {record[0]}",
+            )
+        self._message += record[HEADER_LENGTH:]
+        if not self._message:
+            raise PeerMisbehaved("decode-error", "expected a ClientHello, found an empty record")
+        length = int.from_bytes(self._message[1:4], "big")
+        if self._message[0] != _CLIENT_HELLO or length > _MAXIMUM_HELLO:
+            raise PeerMisbehaved(
+                "unexpected-message",
+                f"expected a ClientHello, found a message of type {self._message[0]} "
+                f"and {length} octets",
+            )
+        if len(self._message) < 4 + length:
+            return None
+        try:
+            return _identities(self._message[4 : 4 + length])
+        except ValueError as error:
+            raise PeerMisbehaved(
+                "decode-error", f"expected a well-formed ClientHello, found {error}"
+            ) from error
+
+
+class _Cursor:
+    """Reads vectors of the presentation language (RFC 8446, section 3.4)."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def take(self, count: int) -> bytes:
+        """Take octets."""
+        if len(self.data) < count:
+            raise ValueError("a vector that is shorter than it says")
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
+
+    def vector(self, lengthOctets: int) -> bytes:
+        """Take a vector whose length comes first."""
+        return self.take(int.from_bytes(self.take(lengthOctets), "big"))
+
+
+def _identities(hello: bytes) -> list[bytes]:
+    """List the identities of C{OfferedPsks} (RFC 8446, sections 4.1.2 and 4.2.11)."""
+    cursor = _Cursor(hello)
+    cursor.take(2 + 32)  # legacy_version, random
+    cursor.vector(1)  # legacy_session_id
+    cursor.vector(2)  # cipher_suites
+    cursor.vector(1)  # legacy_compression_methods
+    extensions = _Cursor(cursor.vector(2) if cursor.data else b"")
+    while extensions.data:
+        kind = int.from_bytes(extensions.take(2), "big")
+        content = extensions.vector(2)
+        if kind == _PRE_SHARED_KEY:
+            offered = _Cursor(_Cursor(content).vector(2))
+            found = []
+            while offered.data:
+                found.append(offered.vector(2))
+                offered.take(4)  # obfuscated_ticket_age
+            return found
+    return []

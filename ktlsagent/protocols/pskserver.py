@@ -1,0 +1,172 @@
+"""
+The server's side of a handshake with an external pre-shared key.
+
+OpenSSL chooses the cipher suite before it looks for the key, and passes over a
+key whose hash is not the suite's.  So the ClientHello is looked into first:
+the first identity whose key we have decides the suites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from ktlsagent.errors import HandshakeError, KeyUnusable, PeerMisbehaved
+from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.engine import Engine, EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.psk import HelloReader, PreSharedKey, quoteIdentity
+from ktlsagent.protocols.record import AlertDescription, plainAlert
+from ktlsagent.protocols.session import EstablishedSession, Role
+
+_ALERTS = {
+    "decode-error": AlertDescription.DECODE_ERROR,
+    "no-psk": AlertDescription.HANDSHAKE_FAILURE,
+    "unexpected-message": AlertDescription.UNEXPECTED_MESSAGE,
+}
+"""What a client is told whose ClientHello is none for us, by the error's code."""
+
+LookUp = Callable[[Sequence[bytes]], PreSharedKey]
+"""
+Finds the first of the offered identities that is known.  Raises L{KeyUnusable}
+if there is none, and other L{HandshakeError}s.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PreSharedKeyParameters:
+    """
+    How a server's handshake with a pre-shared key is to be run.
+
+    @ivar contexts: a context without certificates for each hash.
+    @ivar lookUp: finds the key.
+    """
+
+    contexts: Mapping[str, TLSContext]
+    lookUp: LookUp
+
+
+def engineFor(parameters: TLSParameters | PreSharedKeyParameters) -> Engine:
+    """
+    Make the engine for a handshake.
+
+    @param parameters: how it is to be run.
+    @return: a new engine.
+    """
+    if isinstance(parameters, TLSParameters):
+        return TLSEngine(parameters)
+    return PreSharedKeyServer(parameters)
+
+
+class PreSharedKeyServer:
+    """
+    One handshake; driven as a L{TLSEngine} is, with the same attributes.
+
+    @ivar identities: what the client offers.
+    """
+
+    def __init__(self, parameters: PreSharedKeyParameters) -> None:
+        """
+        @param parameters: how it is to be run.
+        """
+        self.identities: tuple[bytes, ...] = ()
+        self._parameters = parameters
+        self._hello = HelloReader()
+        self._records: list[bytes] = []
+        self._engine: TLSEngine | None = None
+        self._error: HandshakeError | None = None
+        self._alertSent: int | None = None
+
+    def start(self) -> bytes:
+        """See L{TLSEngine.start}."""
+        return b""
+
+    def receiveRecord(self, record: bytes) -> bytes:
+        """See L{TLSEngine.receiveRecord}."""
+        if self._engine is not None:
+            return self._engine.receiveRecord(record)
+        if self._error is not None:
+            raise ValueError("a record after the end of the handshake")
+        self._records.append(record)
+        try:
+            offered = self._hello.feed(record)
+            if offered is None:
+                return b""
+            self.identities = tuple(offered)
+            engine = self._begin(offered)
+        except KeyUnusable as error:
+            return self._refuse(error, AlertDescription.UNKNOWN_PSK_IDENTITY)
+        except PeerMisbehaved as error:
+            return self._refuse(error, _ALERTS[error.code])
+        except HandshakeError as error:
+            return self._refuse(error, AlertDescription.INTERNAL_ERROR)
+        self._engine = engine
+        output = engine.start()
+        for kept in self._records:
+            # OpenSSL may have had enough before the last of them.
+            if engine.state is EngineState.NEED_RECORD:
+                output += engine.receiveRecord(kept)
+        return output
+
+    def alerted(self, *, received: bool, description: int) -> None:
+        """See L{TLSEngine.alerted}; before the engine there is none to receive."""
+        if self._engine is not None:
+            self._engine.alerted(received=received, description=description)
+        elif not received:
+            self._alertSent = description
+
+    @property
+    def state(self) -> EngineState:
+        """See L{TLSEngine}."""
+        if self._engine is not None:
+            return self._engine.state
+        return EngineState.NEED_RECORD if self._error is None else EngineState.FAILED
+
+    @property
+    def error(self) -> HandshakeError | None:
+        """See L{TLSEngine}."""
+        return self._error if self._engine is None else self._engine.error
+
+    @property
+    def session(self) -> EstablishedSession | None:
+        """See L{TLSEngine}."""
+        return None if self._engine is None else self._engine.session
+
+    @property
+    def alertSent(self) -> int | None:
+        """See L{TLSEngine}."""
+        return self._alertSent if self._engine is None else self._engine.alertSent
+
+    @property
+    def alertReceived(self) -> int | None:
+        """See L{TLSEngine}."""
+        return None if self._engine is None else self._engine.alertReceived
+
+    @property
+    def presentedCertificate(self) -> x509.Certificate | None:
+        """There are no certificates here."""
+        return None
+
+    def _begin(self, offered: list[bytes]) -> TLSEngine:
+        """Choose the key and make the engine for it."""
+        if not offered:
+            raise PeerMisbehaved(
+                "no-psk", "expected a client that offers a pre-shared key, found one without"
+            )
+        key = self._parameters.lookUp(offered)
+        context = self._parameters.contexts.get(key.hash)
+        if context is None:
+            raise KeyUnusable(
+                "no-suite",
+                f"expected a cipher suite with {key.hash} that is enabled and that the kernel "
+                f"takes, found none for {quoteIdentity(key.identity)}",
+            )
+        return TLSEngine(
+            TLSParameters(Role.SERVER, context, None, lambda _certificate: None, preSharedKey=key)
+        )
+
+    def _refuse(self, error: HandshakeError, alert: AlertDescription) -> bytes:
+        self._error = error
+        self._alertSent = alert
+        return plainAlert(alert)

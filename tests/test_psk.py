@@ -1,0 +1,199 @@
+"""Tests of L{ktlsagent.protocols.psk}."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import KeyUnusable, PeerMisbehaved
+from ktlsagent.protocols.psk import (
+    SHA256,
+    SHA384,
+    HelloReader,
+    PreSharedKey,
+    hashOf,
+    identityText,
+    listIdentities,
+    quoteIdentity,
+)
+from tests.support.properties import patient
+from tests.support.tlspeers import clientHello, handshakeRecords, offeredKeys
+
+NVME = b"NVMe1R01 nqn.2014-08.org.nvmexpress:uuid:host nqn.target mSo1dA=="
+
+
+class TextTests(SynchronousTestCase):
+    """Identities are shown to people, but a peer chooses them."""
+
+    def test_long(self) -> None:
+        """Of a very long identity only the beginning is shown."""
+        self.assertEqual(identityText(b"x" * 512), "x" * 512)
+        self.assertEqual(identityText(b"x" * 513), "x" * 512 + "...")
+
+    def test_many(self) -> None:
+        """Of very many identities only the first are shown, with the number of the others."""
+        self.assertEqual(listIdentities(["a", "b"]), "a, b")
+        self.assertEqual(listIdentities([]), "")
+        self.assertEqual(listIdentities(["a"] * 10), ", ".join("a" * 8) + " and 2 more")
+
+
+class HashTests(SynchronousTestCase):
+    """Tests of L{hashOf}."""
+
+    def test_nvme(self) -> None:
+        """An NVMe identity names its hash, whatever the version, the kind and the key's length."""
+        for identity, expected in (
+            (b"NVMe0R01 nqn.host nqn.target", SHA256),
+            (b"NVMe0R02 nqn.host nqn.target", SHA384),
+            (b"NVMe1R01 nqn.host nqn.target digest==", SHA256),
+            (b"NVMe1R02 nqn.host nqn.target digest==", SHA384),
+            (b"NVMe1G02 nqn.host nqn.target digest==", SHA384),
+            (b"NVMe0R01", SHA256),
+        ):
+            for length in (32, 48):
+                self.assertEqual(hashOf(identity, length), expected)
+
+    def test_nvmeOfALaterHash(self) -> None:
+        """An NVMe identity with a hash that is not known is refused by its name."""
+        for number in (0, 3, 99):
+            identity = b"NVMe1R%02d nqn.host nqn.target" % number
+            error = self.assertRaises(KeyUnusable, hashOf, identity, 48)
+            self.assertEqual(error.code, "unknown-hash")
+            self.assertIn(f"found '{identity.decode()}'", error.reason)
+
+    def test_generic(self) -> None:
+        """The hash of any other key is told by its length."""
+        for identity in (b"client", b"NVMe", b"NVMe1R011 a b", b"nvme1R02 a b", b"x NVMe1R02 a"):
+            self.assertEqual(hashOf(identity, 32), SHA256)
+            self.assertEqual(hashOf(identity, 48), SHA384)
+            self.assertEqual(hashOf(identity, 64), SHA256)
+
+
+class QuoteTests(SynchronousTestCase):
+    """Tests of L{quoteIdentity} and of what a key shows of itself."""
+
+    def test_quote(self) -> None:
+        """An identity is text, and its octets where it is none."""
+        self.assertEqual(quoteIdentity("m\u00fcller".encode()), "'m\u00fcller'")
+        self.assertEqual(quoteIdentity(b"a\xffb"), "'a\\xffb'")
+
+    def test_secrecy(self) -> None:
+        """A key does not show itself."""
+        key = PreSharedKey(b"client", b"not for you", SHA256, 7)
+        for shown in (repr(key), str(key), f"{key}"):
+            self.assertIn("client", shown)
+            self.assertNotIn("not for you", shown)
+
+
+class HelloReaderTests(SynchronousTestCase):
+    """Tests of L{HelloReader}."""
+
+    def read(self, records: list[bytes]) -> list[bytes] | None:
+        """Read a ClientHello of which every record but the last leaves something wanting."""
+        reader = HelloReader()
+        for record in records[:-1]:
+            self.assertIsNone(reader.feed(record))
+        return reader.feed(records[-1])
+
+    def refused(self, code: str, *records: bytes) -> str:
+        """Read what is refused, and get the words."""
+        error: PeerMisbehaved = self.assertRaises(PeerMisbehaved, self.read, list(records))
+        self.assertEqual(error.code, code)
+        return error.reason
+
+    def test_identities(self) -> None:
+        """The identities are in the order in which they are offered."""
+        for offered in ([NVME], [b"a", NVME, b"a", b"\xff\x00"], []):
+            message = clientHello((43, b"\x02\x03\x04"), offeredKeys(*offered))
+            self.assertEqual(self.read(handshakeRecords(message)), offered)
+
+    def test_none(self) -> None:
+        """A ClientHello without the extension offers none."""
+        for message in (clientHello(), clientHello((43, b"\x02\x03\x04"))):
+            self.assertEqual(self.read(handshakeRecords(message)), [])
+
+    def test_noExtensions(self) -> None:
+        """So does one of the old days, which has no extensions at all."""
+        message = clientHello()[:-2]
+        message = message[:1] + (len(message) - 4).to_bytes(3, "big") + message[4:]
+        self.assertEqual(self.read(handshakeRecords(message)), [])
+
+    def test_split(self) -> None:
+        """A ClientHello may be split anywhere."""
+        message = clientHello(offeredKeys(NVME, b"other"))
+        for size in (1, 2, 3, 4, 5, 50, len(message) - 1):
+            self.assertEqual(self.read(handshakeRecords(message, size)), [NVME, b"other"])
+
+    def test_long(self) -> None:
+        """A ClientHello may be longer than a record."""
+        identities = [b"%0999d" % number for number in range(60)]
+        message = clientHello(offeredKeys(*identities))
+        self.assertGreater(len(message), 3 * 2**14)
+        self.assertEqual(self.read(handshakeRecords(message)), identities)
+
+    def test_tooLong(self) -> None:
+        """But not without end."""
+        words = self.refused("unexpected-message", *handshakeRecords(b"\x01\x01\x00\x01"))
+        self.assertIn("65537 octets", words)
+
+    def test_otherRecords(self) -> None:
+        """What is no handshake, or another message, is not waited for."""
+        for record in ("150303 0002 0128", "140303 0001 01", "170303 0001 ff"):
+            self.refused("unexpected-message", bytes.fromhex(record))
+        words = self.refused("unexpected-message", *handshakeRecords(b"\x02\x00\x00\x00"))
+        self.assertIn("found a message of type 2", words)
+
+    def test_emptyRecord(self) -> None:
+        """A record without content is no beginning."""
+        self.refused("decode-error", bytes.fromhex("1603010000"))
+
+    def test_truncated(self) -> None:
+        """A ClientHello whose vectors do not fit into it is refused, wherever it ends."""
+        content = clientHello(offeredKeys(NVME))[4:]
+        refused = 0
+        for end in range(len(content)):
+            message = b"\x01" + end.to_bytes(3, "big") + content[:end]
+            try:
+                self.assertEqual(self.read(handshakeRecords(message)), [])
+            except PeerMisbehaved as error:
+                self.assertEqual(error.code, "decode-error")
+                refused += 1
+        # It may end where the extensions begin.
+        self.assertEqual(refused, len(content) - 1)
+
+    @patient
+    @given(st.lists(st.binary(min_size=1, max_size=60), max_size=5), st.integers(1, 300))
+    def test_any(self, identities: list[bytes], size: int) -> None:
+        """Whatever is offered, in whatever records, is read as it is."""
+        message = clientHello((10, b"\x00\x02\x00\x1d"), offeredKeys(*identities))
+        self.assertEqual(self.read(handshakeRecords(message, size)), identities)
+
+    @patient
+    @given(
+        st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6),
+        st.integers(1, 300),
+        st.binary(max_size=30),
+    )
+    def test_mangled(self, changes: list[tuple[int, int]], size: int, more: bytes) -> None:
+        """However a ClientHello is mangled, it is read, waited for or refused."""
+        message = bytearray(clientHello((43, b"\x02\x03\x04"), offeredKeys(NVME, b"other")) + more)
+        for at, value in changes:
+            message[at % len(message)] = value
+        reader = HelloReader()
+        try:
+            for record in handshakeRecords(bytes(message), size):
+                if reader.feed(record) is not None:
+                    break
+        except PeerMisbehaved as error:
+            self.assertIn(error.code, ("decode-error", "unexpected-message"))
+
+    @patient
+    @given(st.binary(max_size=60), st.sampled_from((0, 20, 21, 22, 23, 255)))
+    def test_anyRecord(self, fragment: bytes, kind: int) -> None:
+        """So is any first record."""
+        record = bytes((kind, 3, 3)) + len(fragment).to_bytes(2, "big") + fragment
+        with contextlib.suppress(PeerMisbehaved):
+            self.assertIn(HelloReader().feed(record), (None, []))

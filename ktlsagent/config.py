@@ -64,7 +64,7 @@ class AgentConfig:
     @ivar path: the file it was read from; L{None} if there was none.
     @ivar client: the files for handshakes in which this machine is the client.
     @ivar server: the files for handshakes in which this machine is the server.
-    @ivar keyrings: names of further kernel keyrings.
+    @ivar keyrings: names or serials of further kernel keyrings.
     @ivar suites: IANA names of the suites to use, best first; never empty.
     @ivar groups: OpenSSL's names of the groups to use, best first; never empty.
     @ivar debugLevel: 0 for one line per handshake, more for debug lines.
@@ -300,12 +300,7 @@ _SECTIONS: Final[dict[str, dict[str, _Key]]] = {
         "delay_done": _Key(wholeNumber, notice="the kernel is answered at once"),
     },
     "authenticate": {
-        "keyrings": _Key(
-            _names,
-            "keyrings",
-            "no keyring is linked at start, each handshake uses the keys and the keyring that"
-            " the kernel names in its request",
-        ),
+        "keyrings": _Key(_names, "keyrings"),
     },
     "authenticate.client": _ROLE,
     "authenticate.server": _ROLE,

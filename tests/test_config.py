@@ -184,14 +184,12 @@ class ValueTests(ParsingTestCase):
                 "line 3: [debug] tls",
                 "line 4: [debug] nl",
                 "line 5: [debug] delay_done",
-                "line 8: [authenticate] keyrings",
                 "line 15: [authenticate.client] x509.pq.certificate",
                 "line 16: [authenticate.client] x509.pq.private_key",
             ],
         )
         self.assertIn("answered at once", notices[2])
-        self.assertIn("that the kernel names in its request", notices[3])
-        self.assertIn("only x509.certificate and x509.private_key are used", notices[4])
+        self.assertIn("only x509.certificate and x509.private_key are used", notices[3])
 
     def test_noticeOfPostQuantumAlone(self) -> None:
         """

@@ -202,6 +202,13 @@ class IKeyrings(Interface):
         @raise StartError: if the kernel refuses.
         """
 
+    def restriction() -> str | None:
+        """
+        Say what cannot be done with keys here.
+
+        @return: in words, with what to do; C{None} if nothing stands in the way.
+        """
+
     def find(name: str) -> int | None:
         """
         Find a keyring by its name, wherever it is.

@@ -51,6 +51,15 @@ class Keyrings:
                 "a sandbox has to allow keyctl(2)"
             ) from error
 
+    def restriction(self) -> str | None:
+        """See L{IKeyrings}."""
+        if os.geteuid() == 0:
+            return None
+        return (
+            f"the agent runs as uid {os.geteuid()}: the keyring .nvme is root's, so NVMe/TCP "
+            "cannot be served, and keys of .nfs only if others may read them; NFS with files works"
+        )
+
     def find(self, name: str) -> int | None:
         """
         See L{IKeyrings}.  libkeyutils' own search does not look everywhere.

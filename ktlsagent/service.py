@@ -47,6 +47,11 @@ _MOST_PENDING = 50
 _HOPELESS = frozenset((errno.EPERM, errno.EBADF, errno.EPROTO))
 """Refusals of ACCEPT that are about us, not about one request."""
 
+_ACCEPT_ADVICE = {
+    errno.EACCES: " (its keyring cannot be linked: that of NVMe needs an agent that runs as root)",
+}
+"""What to do about the kernel's reason for not handing a request over."""
+
 _ACCEPT_REFUSED = (
     "expected to be allowed to accept handshake requests, found {}; the agent needs "
     "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
@@ -255,7 +260,9 @@ class AgentService(Service):
                 # behind it.
                 refused += 1
                 self.log.error(
-                    "the kernel could not hand a request over: {reason}", reason=str(error)
+                    "the kernel could not hand a request over: {reason}{advice}",
+                    reason=str(error),
+                    advice=_ACCEPT_ADVICE.get(error.errno, ""),
                 )
                 continue
             if request is None:
@@ -312,6 +319,9 @@ class AgentService(Service):
 
     def _sayReady(self) -> None:
         self._sayConfigured()
+        restriction = self._keyrings.restriction()
+        if restriction is not None:
+            self.log.warn("{restriction}", restriction=restriction)
         others = self._kernel.otherListeners()
         if others:
             self.log.warn(

@@ -231,6 +231,22 @@ class KeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
         self.assertRaises(FileNotFoundError, Keyrings("/nonexistent/keys").find, ".nvme")
 
 
+class RestrictionTests(SynchronousTestCase):
+    """What an agent that is not root is told."""
+
+    def test_root(self) -> None:
+        """Root has no restrictions."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertIsNone(Keyrings().restriction())
+
+    def test_others(self) -> None:
+        """Anybody else cannot serve NVMe, and is told so with the user's number."""
+        self.patch(os, "geteuid", lambda: 4711)
+        restriction = Keyrings().restriction() or ""
+        self.assertIn("4711", restriction)
+        self.assertIn("NVMe/TCP cannot be served", restriction)
+
+
 class RequestKeyringsTests(SynchronousTestCase):
     """Tests for L{RequestKeyrings}."""
 

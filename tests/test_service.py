@@ -94,6 +94,12 @@ class StartTests(ServiceTestCase):
         (line,) = self.said("another handshake agent")
         self.assertIn(str(other.portId()), line)
 
+    def test_restriction(self) -> None:
+        """What cannot be done with keys is said at the start."""
+        self.keyrings.limit = "not root: no NVMe"
+        self.start()
+        self.assertEqual(len(self.said("not root: no NVMe")), 1)
+
     def test_insideAnotherProgram(self) -> None:
         """The agent starts and stops with its parent."""
         agent = self.agent(self.configuration())
@@ -162,7 +168,8 @@ class DrainTests(ServiceTestCase):
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual((lost.status, upcall.status), (errno.EIO, 0))
-        self.assertEqual(len(self.said("could not hand a request over")), 1)
+        (line,) = self.said("could not hand a request over")
+        self.assertIn("EACCES (its keyring cannot be linked", line)
 
     def test_endlessRefusals(self) -> None:
         """Refusals without end do not hold the reactor up."""

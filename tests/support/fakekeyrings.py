@@ -44,6 +44,7 @@ class FakeKeyrings:
     possessor may: outside of it they can be seen and not read.
 
     @ivar created: whether the process keyring was made.
+    @ivar limit: what L{restriction} says.
     @ivar unavailable: what L{createProcessKeyring} raises.
     @ivar findError: an errno that L{find} gives.
     @ivar linkError: an errno that L{link} gives.
@@ -53,6 +54,7 @@ class FakeKeyrings:
 
     def __init__(self) -> None:
         self.created = False
+        self.limit: str | None = None
         self.unavailable: StartError | None = None
         self.findError: int | None = None
         self.linkError: int | None = None
@@ -66,6 +68,9 @@ class FakeKeyrings:
         if self.unavailable is not None:
             raise self.unavailable
         self.created = True
+
+    def restriction(self) -> str | None:
+        return self.limit
 
     def find(self, name: str) -> int | None:
         _raise(self.findError)

@@ -265,14 +265,15 @@ def ownKey(identity: str, hmac: int = 2, *, readable: bool = True, payload: byte
     return Psk(serial, identity, hmac)
 
 
-def hide(psk: Psk) -> None:
+def hide(serial: int) -> None:
     """
-    Take everybody's right to read a key.
+    Take everybody's right to read a key that this process possesses.
 
-    @param psk: the key.
+    @param serial: the key.
     """
-    rights = keyutils.KEY_POS_ALL & ~keyutils.KEY_POS_READ
-    keyutils.set_perm(psk.serial, rights | keyutils.KEY_USR_VIEW)
+    # A possessor may read what it may search for.
+    readable = keyutils.KEY_POS_READ | keyutils.KEY_POS_SEARCH
+    keyutils.set_perm(serial, keyutils.KEY_POS_ALL & ~readable | keyutils.KEY_USR_VIEW)
 
 
 class Target:

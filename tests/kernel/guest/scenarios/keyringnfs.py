@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -58,6 +59,7 @@ class _Keys:
         @param algorithm: C{ec} or C{rsa}.
         """
         self.ring = nvme.keyrings()[".nfs"]
+        self._numbers = itertools.count(1)
         _DIRECTORY.mkdir(exist_ok=True)
         self.certificateFile = _DIRECTORY / "certificate.pem"
         self.keyFile = _DIRECTORY / "key.pem"
@@ -76,11 +78,13 @@ class _Keys:
         """
         Put a key into the keyring.
 
-        @param name: its description.
+        @param name: what it is.
         @param payload: its content.
         @return: its serial.
         """
-        serial: int = keyutils.add_key(f"nfs:{name}".encode(), payload, self.ring, b"user")
+        # A name that is there already would mean to change that key.
+        description = f"nfs:{name}-{next(self._numbers)}"
+        serial: int = keyutils.add_key(description.encode(), payload, self.ring, b"user")
         return serial
 
     def certificate(self, *, pem: bool = False) -> int:
@@ -216,7 +220,7 @@ def refused(lab: Lab) -> None:
     )
     hidden = keys.add("hidden", Path(other).read_bytes())
     keyutils.link(keys.ring, keyutils.KEY_SPEC_PROCESS_KEYRING)
-    keyutils.set_perm(hidden, keyutils.KEY_POS_ALL & ~keyutils.KEY_POS_READ)
+    nvme.hide(hidden)
     for number, (what, options, code) in enumerate(
         (
             (

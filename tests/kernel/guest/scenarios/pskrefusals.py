@@ -229,7 +229,7 @@ def unreadableAtTarget(lab: Lab, kind: str = KTLSAGENT) -> None:
     pair = _Pair(lab, kind)
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
-    nvme.hide(shared)
+    nvme.hide(shared.serial)
     pair.refused(f"--tls_key={own.serial}")
     pair.expect("target", code="key-forbidden", alert_sent="internal_error", status="EACCES")
     pair.expect("host", code="alert-internal-error", status="EACCES")

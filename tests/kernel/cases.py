@@ -263,6 +263,23 @@ def _starts() -> Iterator[Case]:
     )
 
 
+def _presharedKeyPeers() -> Iterator[Case]:
+    """
+    Pre-shared keys with other libraries; C{gnutls-cli} and C{gnutls-serv} know SHA-256 only.
+
+    @return: the cases.
+    """
+    for side, (tool, hashName) in product(
+        ("server", "client"), (("openssl", "sha256"), ("openssl", "sha384"), ("gnutls", "sha256"))
+    ):
+        yield Case(
+            camel("psk", side, tool, hashName),
+            f"A {hashName} pre-shared key gives a kTLS session with {tool} as the {side}.",
+            f"pskpeers.{side}",
+            {"tool": tool, "hashName": hashName},
+        )
+
+
 def _lives() -> Iterator[Case]:
     """
     Requirements 7 and 8.
@@ -301,6 +318,7 @@ CASES: Final = (
     *_names(),
     *_records(),
     *_starts(),
+    *_presharedKeyPeers(),
     *_lives(),
 )
 """All cases."""

@@ -7,19 +7,23 @@ OLDEST := .venv-oldest
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
-LAB_PACKAGES := arch-test mmdebstrap mount python3-pip util-linux
+LAB_PACKAGES := arch-test e2fsprogs mmdebstrap mount python3-pip qemu-system-x86 util-linux
 TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2
 
-.PHONY: help demo test test-unit test-oldest test-kernel lint types coverage packages clean
+.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage packages clean
 
 help:
 	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
+	@echo 'make demo-nvme    the same for NVMe/TCP with a pre-shared key, in an emulated machine'
 	@echo 'make test         everything: style, types, unit tests, oldest dependencies, real kernels'
 	@echo 'make test-unit    the unit tests only; needs no privileges'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
 
 demo: .lab-packages
 	$(SUDO) $(PYTHON) -m tests.kernel.demo
+
+demo-nvme: .lab-packages
+	$(SUDO) $(PYTHON) -m tests.kernel.demo_nvme
 
 test: .lab-packages $(VENV)/.done $(OLDEST)/.done
 	$(VENV)/bin/python -m tests.everything

@@ -90,6 +90,11 @@ CHECKS = (
         "scenarios on Linux 6.12",
         [*PRIVILEGED, *trial(NEWEST, "tests.kernel.suite_trixie")],
     ),
+    Check(
+        "kernel",
+        "NVMe/TCP and keyrings on Linux 7.2, emulated",
+        [*PRIVILEGED, *trial(NEWEST, "tests.kernel.suite_nvme")],
+    ),
 )
 
 

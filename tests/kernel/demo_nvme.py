@@ -61,7 +61,7 @@ def _showRefused(
     """
     say(f"{number}. {title}")
     facts = run(guest, _DOING, scenario, arguments)
-    say(_CONNECT, "   ")
+    say(f"{_CONNECT} --tls_key=...", "   ")
     say(facts["nvme says"], "   ")
     say(f"kernel: {facts['kernel says'][-1]}", "   ")
     for host in ("target", "host"):
@@ -77,6 +77,7 @@ def main() -> None:
     guest = Guest(MACHINE, say)
     try:
         say("ktlsagent: a real Linux kernel, in an emulated machine, asks it for TLS handshakes")
+        say("Half a minute to boot ...")
         guest.boot()
         say()
         _showGood(guest)

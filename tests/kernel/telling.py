@@ -21,7 +21,13 @@ def say(text: str = "", indent: str = "") -> None:
     @param text: a paragraph.
     @param indent: before each of its lines.
     """
-    filled = textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+    filled = textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_on_hyphens=False,
+    )
     print("\n".join(filled), flush=True)
 
 

@@ -19,8 +19,9 @@ from tests.kernel.guest import nvme
 from tests.kernel.guest.agents import KTLSAGENT, Agent
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
-from tests.kernel.guest.waiting import expect, until
+from tests.kernel.guest.waiting import Unexpected, expect, until
 
+_AT_ONCE = 5.0
 _ALERT = 0x15
 _HANDSHAKE = 0x16
 _ICREQ = struct.pack("<BBBBI", 0, 0, 128, 0, 128) + bytes(120)
@@ -51,17 +52,20 @@ class _Pair:
         lab.listening()
         self.target: nvme.Target = lab.closing(nvme.Target(self.targetHost))
 
-    def refused(self, *options: str, tls: bool = True) -> None:
+    def refused(self, said: str, *options: str, tls: bool = True) -> None:
         """
         Try to connect, and note how that fails.
 
+        @param said: what the kernel has to say about it, if ktlsagent serves it.
         @param options: of C{nvme connect}.
         @param tls: whether to ask for TLS.
         """
         refused = nvme.refusal(self.host, *options, tls=tls)
         self._lab.facts["nvme says"] = refused.output
         self._lab.facts["seconds"] = round(refused.seconds, 2)
-        self._lab.facts["kernel says"] = nvme.kernelSaid()
+        self._lab.facts["kernel says"] = lines = nvme.kernelSaid()
+        if self.agents["host"].kind == KTLSAGENT and not any(said in line for line in lines):
+            raise Unexpected(f"expected the kernel to say '{said}', found {lines}")
 
     def expect(self, side: str, **expected: str) -> None:
         """
@@ -102,7 +106,7 @@ def unknownIdentity(lab: Lab, kind: str = KTLSAGENT) -> None:
     pair = _Pair(lab, kind)
     present = nvme.generate()
     own = nvme.ownKey(nvme.anyIdentity())
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
     pair.expect(
         "target", code="unknown-identity", identity=own.identity, alert_sent="unknown_psk_identity"
     )
@@ -127,7 +131,7 @@ def prefixIdentity(lab: Lab) -> None:
     pair = _Pair(lab)
     present = nvme.generate()
     own = nvme.ownKey(present.identity[:-8], payload=keyutils.read_key(present.serial))
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
     pair.expect("target", code="unknown-identity", alert_sent="unknown_psk_identity")
     pair.expect("host", status="EKEYREJECTED")
 
@@ -142,7 +146,7 @@ def wrongKey(lab: Lab, hmac: int, kind: str = KTLSAGENT) -> None:
     """
     pair = _Pair(lab, kind)
     own = nvme.ownKey(nvme.generate(hmac).identity, hmac)
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
     pair.expect(
         "target",
         code="wrong-key",
@@ -167,7 +171,7 @@ def missingKey(lab: Lab, kind: str = KTLSAGENT) -> None:
     @param kind: both agents.
     """
     pair = _Pair(lab, kind)
-    pair.refused()
+    pair.refused("no valid PSK found")
     for side in pair.agents:
         pair.expectNothing(side)
 
@@ -183,7 +187,7 @@ def revokedAtTarget(lab: Lab, kind: str = KTLSAGENT) -> None:
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     keyutils.revoke(shared.serial)
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
     pair.expect("target", code="unknown-identity", alert_sent="unknown_psk_identity")
     pair.expect("host", code="alert-unknown-psk-identity", status="EKEYREJECTED")
 
@@ -199,7 +203,7 @@ def revokedAtHost(lab: Lab, kind: str = KTLSAGENT) -> None:
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     keyutils.revoke(own.serial)
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused(f"key id {own.serial:08x} not found", f"--tls_key={own.serial}")
     lab.facts["host log"] = pair.agents["host"].log().splitlines()[-1]
 
 
@@ -212,7 +216,7 @@ def unreadableAtHost(lab: Lab, kind: str = KTLSAGENT) -> None:
     """
     pair = _Pair(lab, kind)
     own = nvme.ownKey(nvme.generate().identity, readable=False)
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
     pair.expect("host", code="key-forbidden", status="EACCES")
     if kind == KTLSAGENT:
         reason = lab.facts["host line"]["reason"]
@@ -230,7 +234,7 @@ def unreadableAtTarget(lab: Lab, kind: str = KTLSAGENT) -> None:
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     nvme.hide(shared.serial)
-    pair.refused(f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
     pair.expect("target", code="key-forbidden", alert_sent="internal_error", status="EACCES")
     pair.expect("host", code="alert-internal-error", status="EACCES")
 
@@ -244,7 +248,7 @@ def withoutTls(lab: Lab, kind: str = KTLSAGENT) -> None:
     """
     pair = _Pair(lab, kind)
     nvme.generate()
-    pair.refused(tls=False)
+    pair.refused("failed to receive icresp", tls=False)
     pair.expect("target", code="not-tls", status="EACCES")
     pair.expectNothing("host")
 
@@ -336,8 +340,9 @@ def agentAbsent(lab: Lab, side: str) -> None:
     pair = _Pair(lab)
     nvme.generate()
     pair.agents[side].stop()
-    pair.refused()
-    expect("it fails at once", lab.facts["seconds"] < 3.0 if side == "host" else True, True)
+    pair.refused({"host": "failed to start TLS: -3", "target": "failed to start TLS, err=-3"}[side])
+    if lab.facts["seconds"] > _AT_ONCE:
+        raise Unexpected(f"expected a failure at once, found one in {lab.facts['seconds']} s")
 
 
 def agentStopped(lab: Lab, side: str) -> None:
@@ -352,7 +357,7 @@ def agentStopped(lab: Lab, side: str) -> None:
     psk = nvme.generate()
     pair.agents[side].process.send_signal(signal.SIGSTOP)
     try:
-        pair.refused()
+        pair.refused("error -110")
     finally:
         pair.agents[side].process.send_signal(signal.SIGCONT)
     other = "host" if side == "target" else "target"

@@ -33,9 +33,12 @@ class BaseGuest(ABC):
     """
     A booted guest, or one that is booted when it is first needed.
 
+    @cvar bootSeconds: how many seconds it may take to say that it is ready.
     @ivar recipe: what it boots.
     @ivar boots: how many times it was booted.
     """
+
+    bootSeconds = 60.0
 
     def __init__(self, recipe: Recipe, progress: Progress, memory: str = "2G") -> None:
         """
@@ -65,11 +68,10 @@ class BaseGuest(ABC):
         text = self._console.read().decode(errors="replace")
         return "\n".join(text.splitlines()[-80:])
 
-    def boot(self, timeout: float = 60.0) -> None:
+    def boot(self) -> None:
         """
         Boot, unless it runs already.
 
-        @param timeout: how many seconds the guest may take to say that it is ready.
         @raise tests.kernel.rootfs.LabError: if the root file system cannot be built.
         @raise GuestDied: if it does not come up.
         """
@@ -81,7 +83,7 @@ class BaseGuest(ABC):
         self._received = b""
         self._process = self._start(root)
         self.boots += 1
-        ready = self._receive(timeout)
+        ready = self._receive(self.bootSeconds)
         took = time.monotonic() - started
         self._progress(f"booted Linux {ready['release']} ({self.recipe.name}) in {took:.1f} s")
 

@@ -62,6 +62,8 @@ def _archive() -> int:
 class Guest(BaseGuest):
     """A guest that is a whole emulated machine."""
 
+    bootSeconds = 300.0
+
     def _start(self, root: Path) -> subprocess.Popen[bytes]:
         if shutil.which(_QEMU) is None:
             raise LabError("tools are missing: apt-get install qemu-system-x86")

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,8 +79,8 @@ _GUEST: Final = Path(__file__).with_name("guest")
 
 _MACHINE_FINISH: Final = (
     *_FINISH[1:],
-    f'install -m 755 {_GUEST / "machine.sh"} "$1/sbin/machine"',
-    f'install -m 644 {_GUEST / "vmlinux.py"} "$1/tmp/vmlinux.py"',
+    f'install -m 755 {shlex.quote(str(_GUEST / "machine.sh"))} "$1/sbin/machine"',
+    f'install -m 644 {shlex.quote(str(_GUEST / "vmlinux.py"))} "$1/tmp/vmlinux.py"',
     'chroot "$1" python3 /tmp/vmlinux.py && rm "$1/tmp/vmlinux.py"',
 )
 

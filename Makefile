@@ -47,13 +47,13 @@ coverage: $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything unit
 
 # The compiled module keyutils needs a compiler and libkeyutils.
-.build-packages:
+.build-packages: Makefile
 	@dpkg -s $(BUILD_PACKAGES) >/dev/null 2>&1 || { \
 	  echo 'Installing Debian packages: $(BUILD_PACKAGES)'; \
 	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(BUILD_PACKAGES); }
 	@touch $@
 
-.lab-packages:
+.lab-packages: Makefile
 	@dpkg -s $(LAB_PACKAGES) >/dev/null 2>&1 || { \
 	  echo 'Installing Debian packages: $(LAB_PACKAGES)'; \
 	  $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends $(LAB_PACKAGES); }

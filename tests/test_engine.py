@@ -489,6 +489,13 @@ class RefusedCertificateTests(EngineTestCase):
             own = certificates.selfSigned()
             self.check(own, "self-signed", "(CN=self.lab) signed by itself", 48, refuse)
 
+    def test_onlyOurFileIsSent(self) -> None:
+        """No CA of the trust store is sent with a certificate whose file has none."""
+        for own, length in ((certificates.server(), 1), (certificates.chained(), 2)):
+            peer = OpenSSLPeer("client")
+            converse(makeServer(own), peer)
+            self.assertEqual(len(peer.connection.get_peer_cert_chain() or ()), length)
+
     def test_missingIntermediate(self) -> None:
         """So is one whose issuer was not sent along."""
         own = certificates.chained()

@@ -20,6 +20,12 @@ from ktlsagent.protocols.verification import V_UNSPECIFIED
 if TYPE_CHECKING:
     from ktlsagent.protocols.engine import TLSEngine
 
+_NO_AUTO_CHAIN = 0x8
+"""
+C{SSL_MODE_NO_AUTO_CHAIN} of C{openssl/ssl.h}: what is in our file is sent.  Else
+OpenSSL looks for CAs in the trust store, at each handshake, and sends those, too.
+"""
+
 _SESSION_ID_CONTEXT = b"ktlsagent"
 
 
@@ -68,6 +74,7 @@ class TLSContext:
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
         # Tickets are never sent (see TLSEngine); these make them cheap to build.
         context.set_options(SSL.OP_NO_TICKET)
+        context.set_mode(_NO_AUTO_CHAIN)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         if role is Role.SERVER:
             context.set_session_id(_SESSION_ID_CONTEXT)

@@ -48,6 +48,7 @@ _COMMON_PACKAGES: Final = (
     "python3-pyroute2",
     "python3-service-identity",
     "python3-twisted",
+    "python3-yaml",
     "rpcbind",
 )
 
@@ -58,6 +59,12 @@ _KEYUTILS_PACKAGES: Final = (
     *("python3-pip", "python3-setuptools", "python3-wheel"),
 )
 """forky no longer has python3-keyutils: its successor is compiled there."""
+
+_TOKEN_PACKAGES: Final = (
+    *("libtss2-tcti-swtpm0t64", "swtpm", "tpm2-openssl", "tpm2-tools"),
+    *("pkcs11-provider", "softhsm2"),
+)
+"""Keys that are not in a file: a TPM and a PKCS#11 token, both of software."""
 
 _ASYMMETRIC: Final = Path(__file__).with_name("guest") / "asymmetric.c"
 
@@ -148,7 +155,7 @@ class Recipe:
 FORKY: Final = Recipe(
     "forky",
     "7.2",
-    (*_PACKAGES, *_KEYUTILS_PACKAGES),
+    (*_PACKAGES, *_KEYUTILS_PACKAGES, *_TOKEN_PACKAGES),
     pythonSources=(_TURKEYUTILS,),
     bootOptions=("seccomp=on",),
 )

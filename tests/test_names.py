@@ -1,0 +1,263 @@
+"""Tests for L{ktlsagent.names}."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import PeerRejected, RequestRefused
+from ktlsagent.names import ReferenceName, judgeName, presentedNames, referenceName
+from tests.support import certificates
+from tests.support.properties import patient
+
+
+class ReferenceNameTests(SynchronousTestCase):
+    """Tests for L{referenceName}."""
+
+    def refused(self, name: bytes) -> str:
+        """
+        Read a name that is none.
+
+        @param name: the name.
+        @return: the words of the error.
+        """
+        error: RequestRefused = self.assertRaises(RequestRefused, referenceName, name)
+        self.assertEqual(error.code, "bad-name")
+        self.assertIn(f"expected a DNS name or an address of the peer, found {name!r}", str(error))
+        return error.reason
+
+    def test_dnsNames(self) -> None:
+        """A DNS name is sent as it is, without the dot of the root."""
+        for name, text in (
+            (b"server.lab", "server.lab"),
+            (b"server", "server"),
+            (b"Server.LAB.", "Server.LAB"),
+            (b"under_score.lab", "under_score.lab"),
+            (b"a-b.lab", "a-b.lab"),
+            (b"3com.lab", "3com.lab"),
+            (b"xn--mller-kva.lab", "xn--mller-kva.lab"),
+            (b"a" * 63 + b".lab", "a" * 63 + ".lab"),
+            (b".".join([b"a" * 62] * 4) + b".x", ".".join(["a" * 62] * 4) + ".x"),
+        ):
+            self.assertEqual(referenceName(name), ReferenceName(text, None))
+            self.assertEqual(referenceName(name).serverName, text)
+
+    def test_internationalNames(self) -> None:
+        """Any other letters are sent as A-labels (RFC 5891)."""
+        for name, text in (
+            ("m\u00fcller.lab", "xn--mller-kva.lab"),
+            ("M\u00dcLLER.lab.", "xn--mller-kva.lab"),
+            ("\u4f8b\u3048.lab", "xn--r8jz45g.lab"),
+            ("a\u3002lab", "a.lab"),
+        ):
+            self.assertEqual(referenceName(name.encode()), ReferenceName(text, None))
+
+    def test_addresses(self) -> None:
+        """An address is one with brackets, a zone or a dot behind it too; it is never sent."""
+        for name, address in (
+            (b"10.0.0.2", "10.0.0.2"),
+            (b"10.0.0.2.", "10.0.0.2"),
+            (b"[10.0.0.2]", "10.0.0.2"),
+            (b"fd00::2", "fd00::2"),
+            (b"[fd00::2]", "fd00::2"),
+            (b"FD00:0:0::2", "fd00::2"),
+            (b"fe80::2%eth0", "fe80::2"),
+            (b"[fe80::2%3]", "fe80::2"),
+        ):
+            reference = referenceName(name)
+            self.assertEqual(reference.address, ipaddress.ip_address(address))
+            self.assertIsNone(reference.serverName)
+
+    def test_noNames(self) -> None:
+        """What is neither is refused, with what was found."""
+        for name in (
+            b"",
+            b".",
+            b"a..b",
+            b".lab",
+            b"*.lab",
+            b"a b",
+            b"a/b",
+            b"host:2049",
+            b"a\x00b",
+            b"a\nb",
+            b"%eth0",
+            b"[[fd00::2]]",
+            b"a" * 64,
+            b".".join([b"a" * 62] * 4) + b".xx",
+        ):
+            self.assertIn("not a host name", self.refused(name))
+
+    def test_noInternationalNames(self) -> None:
+        """What cannot be made A-labels of is refused."""
+        for name in (
+            "\u3002",
+            "-\u00fc.lab",
+            "\u00fc_x.lab",
+            "\u00fc" * 70,
+            "\u0661",
+            "a\u00fc..b",
+        ):
+            self.refused(name.encode())
+
+    def test_noText(self) -> None:
+        """What is no UTF-8 is refused."""
+        self.refused(b"server\xff.lab")
+
+    @patient
+    @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
+    @example(b"xn--")
+    @example("\u00df".encode())
+    @example(b"1.2.3.4%")
+    def test_onlyRefusals(self, name: bytes) -> None:
+        """Whatever the name is, no other error escapes, and what is sent can be sent."""
+        try:
+            reference = referenceName(name)
+        except RequestRefused:
+            return
+        if reference.serverName is not None:
+            self.assertTrue(0 < len(reference.serverName.encode("ascii")) <= 253)
+        verdict = judgeName(reference, certificates.client().certificate)
+        self.assertTrue(verdict is None or verdict.code == "name-mismatch")
+
+
+class JudgeTests(SynchronousTestCase):
+    """Tests for L{judgeName} and L{presentedNames}."""
+
+    def judge(self, name: str, *hosts: str, addresses: tuple[str, ...] = ()) -> PeerRejected | None:
+        """
+        Judge a certificate.
+
+        @param name: the name that was asked for.
+        @param hosts: the certificate's DNS-IDs.
+        @param addresses: its IP-IDs.
+        @return: the verdict.
+        """
+        presented = certificates.authority().issue("server.lab", hosts=hosts, addresses=addresses)
+        return judgeName(referenceName(name.encode()), presented.certificate)
+
+    def mismatch(self, verdict: PeerRejected | None) -> str:
+        """
+        Take a refusal for the wrong name apart.
+
+        @param verdict: the verdict.
+        @return: its words.
+        """
+        assert verdict is not None
+        self.assertEqual(verdict.code, "name-mismatch")
+        return verdict.reason
+
+    def test_name(self) -> None:
+        """A certificate for the name is good, whatever the case, beside any others."""
+        for name in ("server.lab", "SERVER.lab", "server.lab.", "[server.lab]"):
+            self.assertIsNone(self.judge(name, "other.lab", "Server.Lab"))
+
+    def test_wrongName(self) -> None:
+        """The refusal has what was expected and all that was found."""
+        verdict = self.judge("server.lab", "other.lab", addresses=("10.0.0.2", "fd00::2"))
+        self.assertEqual(
+            self.mismatch(verdict),
+            "expected a certificate for DNS:server.lab, found one for DNS:other.lab, "
+            "IP:10.0.0.2, IP:fd00::2",
+        )
+
+    def test_wildcard(self) -> None:
+        """A wildcard stands for one label on the left, and only for a whole one."""
+        self.assertIsNone(self.judge("a.server.lab", "*.server.lab"))
+        for name in ("server.lab", "a.b.server.lab"):
+            self.mismatch(self.judge(name, "*.server.lab"))
+        for pattern in ("*", "a.*.lab", "*.*.lab", "a*.server.lab"):
+            self.mismatch(self.judge("a.server.lab", pattern))
+
+    def test_address(self) -> None:
+        """A certificate for the address is good, however it is written."""
+        for name in ("10.0.0.2", "[fd00::2]", "fd00:0::2", "fd00::2%eth0"):
+            self.assertIsNone(self.judge(name, addresses=("10.0.0.2", "fd00::2")))
+
+    def test_wrongAddress(self) -> None:
+        """An address is looked for among the IP-IDs only."""
+        verdict = self.judge("10.0.0.3", "server.lab", addresses=("10.0.0.2",))
+        self.assertEqual(
+            self.mismatch(verdict),
+            "expected a certificate for IP:10.0.0.3, found one for DNS:server.lab, IP:10.0.0.2",
+        )
+        self.mismatch(self.judge("fd00::3%eth0", addresses=("fd00::2",)))
+
+    def test_underscore(self) -> None:
+        """A name with an underscore, as it is found in the field, is compared like any other."""
+        self.assertIsNone(self.judge("my_server.lab", "my_server.lab"))
+
+    def test_international(self) -> None:
+        """A name with other letters is compared by its A-labels."""
+        self.assertIsNone(self.judge("m\u00fcller.lab", "xn--mller-kva.lab"))
+
+    def test_commonNameOnly(self) -> None:
+        """The common name is no name of a server (RFC 6125, section 6.4.4)."""
+        for name in ("server.lab", "10.0.0.2"):
+            self.assertIn("found one for no subjectAltName", self.mismatch(self.judge(name)))
+
+    def test_otherNamesOnly(self) -> None:
+        """A certificate with names of other kinds says so."""
+        key = certificates.server().key
+        names = x509.SubjectAlternativeName([x509.RFC822Name("root@server.lab")])
+        certificate = self.sign(names)
+        self.assertEqual(presentedNames(certificate), "neither DNS nor IP names")
+        verdict = judgeName(referenceName(b"server.lab"), certificate)
+        self.assertIn("neither DNS nor IP names", self.mismatch(verdict))
+        self.assertEqual(certificate.public_key(), key.public_key())
+
+    def test_unreadable(self) -> None:
+        """A certificate whose names cannot be read is refused, and nothing else happens."""
+        unreadable = [
+            self.sign(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), content))
+            # An x400Address, an IA5String that is none, no sequence at all.
+            for content in (b"\x30\x02\xa3\x00", b"\x30\x03\x82\x01\xff", b"\x05\x00")
+        ]
+        unreadable.append(self.duplicated())
+        for certificate in unreadable:
+            for name in (b"server.lab", b"10.0.0.2"):
+                words = self.mismatch(judgeName(referenceName(name), certificate))
+                self.assertIn("found one for extensions that cannot be read (", words)
+
+    def sign(self, *extensions: x509.ExtensionType) -> x509.Certificate:
+        """
+        Make a certificate that signs itself.
+
+        @param extensions: its extensions.
+        @return: the certificate.
+        """
+        credentials = certificates.server()
+        good = credentials.certificate
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(good.subject)
+            .issuer_name(good.issuer)
+            .public_key(good.public_key())
+            .serial_number(1)
+            .not_valid_before(good.not_valid_before_utc)
+            .not_valid_after(good.not_valid_after_utc)
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(credentials.key, good.signature_hash_algorithm)  # type: ignore[arg-type]
+
+    def duplicated(self) -> x509.Certificate:
+        """
+        Make a certificate that has an extension twice.
+
+        @return: the certificate; its signature is not good.
+        """
+        certificate = self.sign(
+            *(
+                x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.4.{last}"), b"\x05\x00")
+                for last in (5, 6)
+            )
+        )
+        content = certificate.public_bytes(serialization.Encoding.DER)
+        first, second = (bytes((6, 4, 0x2A, 3, 4, last)) for last in (5, 6))
+        return x509.load_der_x509_certificate(content.replace(second, first))

@@ -125,14 +125,25 @@ class IHandshakeKernel(Interface):
         @raise NetlinkError: if the kernel refuses.
         """
 
-    def done(descriptor: int, status: int, remoteAuth: Sequence[int] = ()) -> None:
+    def done(
+        descriptor: int,
+        status: int,
+        remoteAuth: Sequence[int] = (),
+        tags: Sequence[str] = (),
+    ) -> Sequence[str]:
         """
         Answer a request.
 
         @param descriptor: the request's descriptor, still open.
         @param status: 0 or a positive errno.
         @param remoteAuth: what the peer authenticated as.
-        @raise NetlinkError: if the kernel did not take the answer.
+        @param tags: the session tags that the peer gets, most important first.
+            They are sent with the status 0, to a kernel that knows them.
+        @return: the tags that such a kernel did not get, because they are too
+            many, or because it would refuse the whole answer for them.
+        @raise NetlinkError: if the kernel did not take the answer: C{EBUSY} if
+            the consumer has given up, for some kernels also if it has been
+            answered before, which the others take without effect.
         """
 
     def otherListeners() -> Sequence[int]:

@@ -29,7 +29,9 @@ from ktlsagent.protocols.handshakefamily import (
     encodeAccept,
     encodeDone,
     findDescriptor,
+    knownDoneAttributes,
     parseAccept,
+    sendableTags,
 )
 from ktlsagent.protocols.netlink import (
     NLMSG_DONE,
@@ -215,10 +217,19 @@ class HandshakeNetlink:
                 raise
             raise MalformedRequest(descriptor, str(error)) from error
 
-    def done(self, descriptor: int, status: int, remoteAuth: Sequence[int] = ()) -> None:
+    def done(
+        self,
+        descriptor: int,
+        status: int,
+        remoteAuth: Sequence[int] = (),
+        tags: Sequence[str] = (),
+    ) -> Sequence[str]:
         """See L{IHandshakeKernel}."""
         if DoneAttribute.REMOTE_AUTH not in self._doneAttributes:
             remoteAuth = ()
+        if status or DoneAttribute.TAG not in self._doneAttributes:
+            tags = ()
+        sent = sendableTags(tags)
         sequence = next(self._sequence)
         request = encodeDone(
             self._family.id,
@@ -226,10 +237,12 @@ class HandshakeNetlink:
             descriptor=descriptor,
             status=status,
             remoteAuth=remoteAuth,
+            tags=sent,
         )
         refusal = errorOf(self._ask(request, sequence, "DONE")[0], "DONE")
         if refusal is not None:
             raise refusal
+        return [tag for tag in tags if tag not in sent]
 
     def otherListeners(self) -> Sequence[int]:
         """See L{IHandshakeKernel}."""
@@ -278,7 +291,7 @@ class HandshakeNetlink:
         *replies, end = self._ask(request, sequence, "GETPOLICY", dump=True)
         if errorOf(end, "GETPOLICY") is not None:
             return BASE_DONE_ATTRIBUTES
-        return parsePolicy(replies, HandshakeCommand.DONE)
+        return knownDoneAttributes(parsePolicy(replies, HandshakeCommand.DONE))
 
     def _ask(
         self, request: bytes, sequence: int, operation: str, *, dump: bool = False

@@ -21,7 +21,9 @@ from ktlsagent.protocols.handshakefamily import (
     encodeAccept,
     encodeDone,
     findDescriptor,
+    knownDoneAttributes,
     parseAccept,
+    sendableTags,
 )
 from ktlsagent.protocols.netlink import Message
 from tests.support.properties import patient
@@ -315,6 +317,34 @@ class EncodeTests(SynchronousTestCase):
         body = struct.pack("=BBH", 3, 1, 0) + u32(1, 0) + s32(2, 9) + u32(3, 7)
         body += u32(3, 0xFFFFFFFF)
         self.assertEqual(done, struct.pack("=IHHII", 52, FAMILY, 5, 6, 0) + body)
+
+    def test_tags(self) -> None:
+        """Each session tag is a string of its own (4), which ends with a NUL."""
+        done = encodeDone(FAMILY, 6, descriptor=9, status=0, remoteAuth=(7,), tags=("abc", "d-_"))
+        body = struct.pack("=BBH", 3, 1, 0) + u32(1, 0) + s32(2, 9) + u32(3, 7)
+        body += attribute(4, b"abc\0") + attribute(4, b"d-_\0")
+        self.assertEqual(done, struct.pack("=IHHII", 60, FAMILY, 5, 6, 0) + body)
+
+    def test_sendableTags(self) -> None:
+        """Tags have 1 to 255 octets and no NUL, and there are 64 at most."""
+        self.assertEqual(sendableTags(("a", "", "b\0", "x" * 255, "x" * 256)), ["a", "x" * 255])
+        self.assertEqual(sendableTags(("\u20ac" * 85, "\u20ac" * 86)), ["\u20ac" * 85])
+        many = [str(at) for at in range(70)]
+        self.assertEqual(sendableTags(["", *many]), many[:64])
+        self.assertEqual(sendableTags(()), [])
+
+    def test_knownAttributes(self) -> None:
+        """
+        Tags are known by number and type (C{NL_ATTR_TYPE_STRING} is 11,
+        C{_NUL_STRING} 12, C{_U32} 4); what we do not know is left out.
+        """
+        base = {1: 4, 2: 8, 3: 4}
+        self.assertEqual(knownDoneAttributes(base), {1, 2, 3})
+        self.assertEqual(knownDoneAttributes({1: 0, 2: 0}), {1, 2})
+        for kind in (11, 12):
+            self.assertEqual(knownDoneAttributes(base | {4: kind, 5: 4}), {1, 2, 3, 4})
+        for kind in (0, 4, 10):
+            self.assertEqual(knownDoneAttributes(base | {4: kind}), {1, 2, 3})
 
     def test_baseAttributes(self) -> None:
         """What DONE takes everywhere are the attributes 1 to 3."""

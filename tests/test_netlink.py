@@ -23,12 +23,15 @@ from tests.support.fakekernel import (
     FAMILY_ID,
     GENL_HEADER,
     GENL_ID_CTRL,
+    NL_ATTR_TYPE_U32,
     NLMSG_ERROR,
     NLMSG_HEADER,
     PSK,
+    TAG,
     X509,
     FakeHandshakeKernel,
     FakeUpcall,
+    attribute,
     netlinkMessage,
     string,
     u32,
@@ -58,6 +61,14 @@ class _FakeKernelTestCase(SynchronousTestCase):
 
 class FakeHandshakeKernelTests(_FakeKernelTestCase, netlinktests.HandshakeKernelTestsMixin):
     """The fake does what a real kernel does (L{tests.kernel.real} has the other half)."""
+
+
+class FakeTaggingKernelTests(_FakeKernelTestCase, netlinktests.HandshakeKernelTestsMixin):
+    """A kernel that takes session tags does the same."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fake.takeTags()
 
 
 class HandshakeNetlinkStartTests(_FakeKernelTestCase):
@@ -391,7 +402,7 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
 
     def test_doneWithoutRemoteAuth(self) -> None:
         """What the kernel's policy does not list is not sent: it would refuse all of DONE."""
-        self.fake.doneAttributes = (1, 2)
+        del self.fake.doneAttributes[3]
         upcall = self.queued()
         self.listen()
         self.kernel.done(self.accept().descriptor, 0, (5,))
@@ -401,7 +412,7 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         """The fake refuses an attribute that it does not list, as the kernel does."""
         upcall = self.queued()
         self.listen()
-        self.fake.doneAttributes = (1, 2)
+        del self.fake.doneAttributes[3]
         descriptor = self.accept().descriptor
         error = self.assertRaises(NetlinkError, self.kernel.done, descriptor, 0, (5,))
         self.assertIn("Unknown attribute type", str(error))
@@ -412,8 +423,73 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         self.fake.tellsPolicy = False
         upcall = self.queued()
         self.listen()
-        self.kernel.done(self.accept().descriptor, 0, (5,))
+        self.kernel.done(self.accept().descriptor, 0, (5,), ("admins",))
+        self.assertEqual((upcall.answers, upcall.tags), ([(0, (5,))], ()))
+
+    def test_tags(self) -> None:
+        """A kernel that says it takes session tags gets them, in order, and no more than that."""
+        self.fake.takeTags()
+        upcall = self.queued()
+        self.listen()
+        cut = self.kernel.done(self.accept().descriptor, 0, (5,), ("b", "a", "x" * 255))
         self.assertEqual(upcall.answers, [(0, (5,))])
+        self.assertEqual((upcall.tags, cut), (("b", "a", "x" * 255), []))
+
+    def test_tagsForNobody(self) -> None:
+        """A kernel that does not take session tags gets none, which is no loss to report."""
+        upcall = self.queued()
+        self.listen()
+        cut = self.kernel.done(self.accept().descriptor, 0, (), ("admins", "x" * 256))
+        self.assertEqual((upcall.answers, upcall.tags, cut), ([(0, ())], (), []))
+
+    def test_otherAttributeOfThatNumber(self) -> None:
+        """
+        What is a number and not a string is not session tags, but belongs to
+        another series of patches: a string there would void the answer.
+        """
+        self.fake.doneAttributes[TAG] = NL_ATTR_TYPE_U32
+        upcall = self.queued()
+        self.listen()
+        self.kernel.done(self.accept().descriptor, 0, (), ("admins",))
+        self.assertEqual((upcall.answers, upcall.tags), ([(0, ())], ()))
+
+    def test_tagsOfRefusedPeer(self) -> None:
+        """A peer that is refused has no session tags."""
+        self.fake.takeTags()
+        upcall = self.queued()
+        self.listen()
+        cut = self.kernel.done(self.accept().descriptor, errno.EACCES, (), ("admins",))
+        self.assertEqual((upcall.answers, upcall.tags, cut), ([(errno.EACCES, ())], (), []))
+
+    def test_tagsThatAreCut(self) -> None:
+        """What the kernel would not take, or refuse the answer for, is told to the caller."""
+        self.fake.takeTags()
+        upcall = self.queued()
+        self.listen()
+        tags = [f"tag{at}" for at in range(66)]
+        bad = ["", "a\0b", "x" * 256, "\u20ac" * 86]
+        cut = self.kernel.done(self.accept().descriptor, 0, (), bad + tags)
+        self.assertEqual(upcall.tags, tuple(tags[:64]))
+        self.assertEqual(cut, bad + tags[64:])
+
+    def test_doneTwiceWithTags(self) -> None:
+        """A kernel that takes session tags refuses a second DONE, which changes nothing either."""
+        self.fake.takeTags()
+        upcall = self.queued()
+        self.listen()
+        descriptor = self.accept().descriptor
+        self.kernel.done(descriptor, 0, (), ("admins",))
+        error = self.assertRaises(NetlinkError, self.kernel.done, descriptor, errno.EIO)
+        self.assertEqual(error.errno, errno.EBUSY)
+        self.assertEqual((upcall.status, upcall.tags), (0, ("admins",)))
+
+    def test_mostTagsNotRead(self) -> None:
+        """How many tags the kernel takes is in the reply to ACCEPT, where it is skipped."""
+        self.fake.takeTags()
+        self.queued()
+        self.listen()
+        request = self.accept()
+        self.assertEqual(request, HandshakeRequest(request.descriptor, 1, 1))
 
 
 class FakeHandshakeKernelOwnTests(_FakeKernelTestCase):
@@ -448,6 +524,52 @@ class FakeHandshakeKernelOwnTests(_FakeKernelTestCase):
         missing = u32(5, 2)
         self.assertEqual(self.ask(FAMILY_ID, 2, b""), (errno.EINVAL, missing))
         self.assertEqual(self.ask(FAMILY_ID, 3, b""), (errno.EINVAL, missing))
+
+    def done(self, *attributes: bytes) -> tuple[int, FakeUpcall]:
+        """
+        Answer a request of a kernel that takes session tags.
+
+        @param attributes: what is in DONE beside status and descriptor.
+        @return: the errno of the refusal, and the request.
+        """
+        self.fake.takeTags()
+        near, far = socket.socketpair()
+        with near, far:
+            upcall = self.fake.queue(near)
+            number, _words = self.ask(
+                FAMILY_ID, 3, u32(1, 0) + u32(2, near.fileno()) + b"".join(attributes)
+            )
+        return number, upcall
+
+    def test_tagsThatVoidTheAnswer(self) -> None:
+        """An empty tag, or one with a NUL in it, makes a failure of a success."""
+        for text in (b"\x00", b"a\x00b\x00", b"a\x00b"):
+            number, upcall = self.done(attribute(TAG, b"good\x00"), attribute(TAG, text))
+            self.assertEqual((number, upcall.status, upcall.tags), (errno.EINVAL, errno.EIO, ()))
+
+    def test_tagsThatAreNone(self) -> None:
+        """A tag that is too long or has no octet is refused before anything is done."""
+        for text in (b"", b"x" * 256, b"x" * 256 + b"\x00"):
+            number, upcall = self.done(attribute(TAG, text))
+            self.assertEqual((number, upcall.status), (errno.ERANGE, None))
+
+    def test_numbersThatAreNone(self) -> None:
+        """A number has four octets."""
+        number, upcall = self.done(attribute(3, b"1"))
+        self.assertEqual((number, upcall.status), (errno.EINVAL, None))
+
+    def test_manyTags(self) -> None:
+        """Of too many tags the first are taken; the last octet need not be a NUL."""
+        self.fake.takeTags()
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        upcall = self.fake.queue(near)
+        tags = [f"tag{at}" for at in range(65)]
+        payload = GENL_HEADER.pack(3, 1, 0) + u32(1, 0) + u32(2, near.fileno())
+        payload += b"".join(attribute(TAG, tag.encode()) for tag in tags)
+        self.assertEqual(self.fake.answer(netlinkMessage(FAMILY_ID, 1, 9, 0, payload), 1), [])
+        self.assertEqual((upcall.status, upcall.tags), (0, tuple(tags[:64])))
 
     def test_keyringLinked(self) -> None:
         """A request's keyring is linked at ACCEPT."""

@@ -313,23 +313,33 @@ class PolicyTests(SynchronousTestCase):
 
     def test_dump(self) -> None:
         """A command that is only a dump, as GETPOLICY itself, has no policy that matters here."""
-        self.assertEqual(parsePolicy(splitMessages(POLICY), 10), frozenset())
+        self.assertEqual(parsePolicy(splitMessages(POLICY), 10), {})
 
     def test_doPolicy(self) -> None:
-        """The attributes of a command that is no dump are found by its policy's index."""
-        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY), 3), frozenset({1, 2}))
+        """
+        The attributes of a command that is no dump are found by its policy's
+        index, and each has its type: C{NL_ATTR_TYPE_U16} and C{_NUL_STRING}.
+        """
+        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY), 3), {1: 3, 2: 12})
+
+    def test_typeIsMissing(self) -> None:
+        """An attribute whose type was not told is listed all the same."""
+        kind = bytes.fromhex("0800010003000000")
+        self.assertIn(kind, GETFAMILY_POLICY)
+        untold = GETFAMILY_POLICY.replace(kind, bytes.fromhex("0800ff0003000000"), 1)
+        self.assertEqual(parsePolicy(splitMessages(untold), 3), {1: 0, 2: 12})
 
     def test_otherCommand(self) -> None:
         """A dump about another command says nothing."""
-        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY), 4), frozenset())
+        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY), 4), {})
 
     def test_policyIsMissing(self) -> None:
         """A command whose policy is not in the dump is known to take nothing."""
-        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY)[:1], 3), frozenset())
+        self.assertEqual(parsePolicy(splitMessages(GETFAMILY_POLICY)[:1], 3), {})
 
     def test_nothing(self) -> None:
         """An empty dump says nothing."""
-        self.assertEqual(parsePolicy([], 3), frozenset())
+        self.assertEqual(parsePolicy([], 3), {})
 
     @patient
     @given(st.data())
@@ -345,7 +355,9 @@ class PolicyTests(SynchronousTestCase):
             attributes = parsePolicy(messages, 3)
         except NetlinkError:
             return
-        self.assertTrue(all(isinstance(number, int) for number in attributes))
+        for number, kind in attributes.items():
+            self.assertIsInstance(number, int)
+            self.assertIsInstance(kind, int)
 
 
 class MalformedTests(SynchronousTestCase):

@@ -6,13 +6,21 @@ C{Documentation/netlink/specs/handshake.yaml}): READY, ACCEPT and DONE.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg, nla
 
-from ktlsagent.protocols.netlink import GENERIC_HEADER, HEADER, Message, encode, malformed
+from ktlsagent.protocols.netlink import (
+    GENERIC_HEADER,
+    HEADER,
+    NL_ATTR_TYPE_NUL_STRING,
+    NL_ATTR_TYPE_STRING,
+    Message,
+    encode,
+    malformed,
+)
 
 FAMILY_NAME = "handshake"
 """C{HANDSHAKE_FAMILY_NAME}."""
@@ -20,6 +28,10 @@ FAMILY_NAME = "handshake"
 GROUP_NAME = "tlshd"
 """C{HANDSHAKE_MCGRP_TLSHD}: where READY is announced."""
 
+_MOST_TAGS = 64
+"""C{HANDSHAKE_MAX_SESSIONTAGS}: of more the kernel takes the first ones."""
+
+_LONGEST_TAG = 255
 _FAMILY_VERSION = 1
 _SOCKFD = 1
 
@@ -59,9 +71,12 @@ class DoneAttribute(IntEnum):
     STATUS = 1
     SOCKFD = 2
     REMOTE_AUTH = 3
+    TAG = 4
 
 
-BASE_DONE_ATTRIBUTES = frozenset(DoneAttribute)
+BASE_DONE_ATTRIBUTES = frozenset(
+    {DoneAttribute.STATUS, DoneAttribute.SOCKFD, DoneAttribute.REMOTE_AUTH}
+)
 """What every kernel with the family takes in DONE."""
 
 
@@ -106,6 +121,7 @@ class donemsg(genlmsg):  # type: ignore[misc]
         ("HANDSHAKE_A_DONE_STATUS", "uint32"),
         ("HANDSHAKE_A_DONE_SOCKFD", "int32"),
         ("HANDSHAKE_A_DONE_REMOTE_AUTH", "uint32"),
+        ("HANDSHAKE_A_DONE_TAG", "asciiz"),
     )
 
 
@@ -214,13 +230,45 @@ def findDescriptor(message: Message) -> int | None:
     return None
 
 
-def encodeDone(
+def knownDoneAttributes(policy: Mapping[int, int]) -> frozenset[DoneAttribute]:
+    """
+    Say which of the attributes that we know may be in DONE.
+
+    Two series of patches that are not in the kernel yet claim number 4: one for
+    session tags, which are strings, and one for the number of a session.
+
+    @param policy: what the kernel says that DONE takes: numbers and types.
+    @return: the attributes that are what we take them for.
+    """
+    strings = (NL_ATTR_TYPE_STRING, NL_ATTR_TYPE_NUL_STRING)
+    return frozenset(
+        attribute
+        for attribute in DoneAttribute
+        if attribute in policy
+        and (attribute is not DoneAttribute.TAG or policy[attribute] in strings)
+    )
+
+
+def sendableTags(tags: Sequence[str]) -> list[str]:
+    """
+    Choose the session tags that the kernel takes.  With one that it does not
+    take it would refuse the whole answer.
+
+    @param tags: the tags that the peer gets.
+    @return: the first of those that have 1 to 255 octets and no NUL.
+    """
+    sendable = [tag for tag in tags if 0 < len(tag.encode()) <= _LONGEST_TAG and "\0" not in tag]
+    return sendable[:_MOST_TAGS]
+
+
+def encodeDone(  # noqa: PLR0913 - the attributes of DONE
     family: int,
     sequence: int,
     *,
     descriptor: int,
     status: int,
     remoteAuth: Sequence[int] = (),
+    tags: Sequence[str] = (),
 ) -> bytes:
     """
     Answer a request.
@@ -230,6 +278,7 @@ def encodeDone(
     @param descriptor: the request's descriptor, still open.
     @param status: 0 or a positive errno.
     @param remoteAuth: what the peer authenticated as: key serials.
+    @param tags: session tags, as L{sendableTags} gives them.
     @return: the octets to send.
     """
     message = donemsg()
@@ -239,5 +288,6 @@ def encodeDone(
         ("HANDSHAKE_A_DONE_STATUS", status),
         ("HANDSHAKE_A_DONE_SOCKFD", descriptor),
         *(("HANDSHAKE_A_DONE_REMOTE_AUTH", serial) for serial in remoteAuth),
+        *(("HANDSHAKE_A_DONE_TAG", tag) for tag in tags),
     ]
     return encode(message, family, sequence, NLM_F_REQUEST | NLM_F_ACK)

@@ -37,6 +37,8 @@ NLMSG_ERROR = 2
 NLMSG_DONE = 3
 NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
+NL_ATTR_TYPE_STRING = 11
+NL_ATTR_TYPE_NUL_STRING = 12
 """C{include/uapi/linux/netlink.h}."""
 
 _ATTRIBUTE = struct.Struct("=HH")
@@ -225,17 +227,18 @@ def getPolicy(family: int, command: int, sequence: int) -> bytes:
     return encode(message, GENL_ID_CTRL, sequence, NLM_F_REQUEST | NLM_F_DUMP)
 
 
-def parsePolicy(messages: list[Message], command: int) -> frozenset[int]:
+def parsePolicy(messages: list[Message], command: int) -> dict[int, int]:
     """
     Read the answers to L{getPolicy}.
 
     @param messages: the dump's messages, without its end.
     @param command: the command that was asked about.
-    @return: the numbers of the attributes that the command takes.
+    @return: the numbers of the attributes that the command takes, and the type
+        of each (C{NL_ATTR_TYPE_*}), which is 0 if it was not told.
     @raise NetlinkError: if a message is malformed.
     """
     indexes: set[int] = set()
-    attributes: dict[int, set[int]] = {}
+    attributes: dict[int, dict[int, int]] = {}
     with malformed("GETPOLICY"):
         for message in messages:
             decoded = _decoded(ctrlmsg, message)
@@ -246,8 +249,9 @@ def parsePolicy(messages: list[Message], command: int) -> frozenset[int]:
                 index = int(policy[0].removeprefix("POLICY(").removesuffix(")"))
                 for attribute in policy[1]["attrs"]:
                     number = int(attribute[0].removeprefix("ATTR(").removesuffix(")"))
-                    attributes.setdefault(index, set()).add(number)
-    return frozenset().union(*(attributes.get(index, set()) for index in indexes))
+                    kind = int(attribute[1].get_attr("NL_POLICY_TYPE_ATTR_TYPE") or 0)
+                    attributes.setdefault(index, {})[number] = kind
+    return {number: kind for index in indexes for number, kind in attributes.get(index, {}).items()}
 
 
 def _nested(message: genlmsg, name: str) -> list[Any]:

@@ -4,6 +4,9 @@ A fake of the kernel's C{handshake} family, octet for octet.
 What it does is that of C{net/handshake/netlink.c} and C{net/handshake/tlshd.c};
 what it says is built by hand from C{include/uapi/linux/netlink.h},
 C{genetlink.h} and C{handshake.h}.
+
+If it is told to, it takes session tags as the series of patches "tls-session-tags",
+version 1 of 2026-06-05, which is not in the kernel yet.
 """
 
 from __future__ import annotations
@@ -61,9 +64,24 @@ _NETLINK_GENERIC = 16
 _LISTENERS_HEAD = (
     "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode"
 )
-_POLICIES = {ACCEPT: (2,), DONE: (1, 2, 3)}
+NL_ATTR_TYPE_U32 = 4
+NL_ATTR_TYPE_S32 = 8
+NL_ATTR_TYPE_STRING = 11
+
+TAG = 4
+"""C{HANDSHAKE_A_DONE_TAG} of one series of patches; another has a C{u32} there."""
+
+_MAX_TAGS = 10
+"""C{HANDSHAKE_A_ACCEPT_MAX_TAGS}, which another series claims as well."""
+
+_POLICIES = {
+    ACCEPT: {2: NL_ATTR_TYPE_U32},
+    DONE: {1: NL_ATTR_TYPE_U32, 2: NL_ATTR_TYPE_S32, 3: NL_ATTR_TYPE_U32},
+}
 _HIGHEST_STATUS = 4095
 _MAXIMUM_IDENTITIES = 5
+_MAXIMUM_TAGS = 64
+_LONGEST_TAG = 255
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -152,6 +170,7 @@ class FakeUpcall:
     @ivar keyring: the keyring to link, 0 for none.
     @ivar descriptor: what the agent was given; C{None} before ACCEPT.
     @ivar answers: status and remote auth of every DONE; the first one counts.
+    @ivar tags: the session tags of the peer.
     """
 
     socket: _Socket
@@ -160,6 +179,7 @@ class FakeUpcall:
     keyring: int = 0
     descriptor: int | None = None
     answers: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    tags: tuple[str, ...] = ()
 
     @property
     def status(self) -> int | None:
@@ -265,7 +285,7 @@ class FakeHandshakeKernel:
     @ivar hasFamily: whether there is the family.
     @ivar privileged: whether the agent may ACCEPT and send DONE.
     @ivar tellsPolicy: whether the kernel knows C{CTRL_CMD_GETPOLICY}.
-    @ivar doneAttributes: what DONE takes.
+    @ivar doneAttributes: what DONE takes: numbers and types of attributes.
     @ivar groups: the family's multicast groups.
     @ivar openError: an errno that opening a socket gives.
     @ivar readError: an errno that every receiving gives.
@@ -283,7 +303,7 @@ class FakeHandshakeKernel:
         self.hasFamily = True
         self.privileged = True
         self.tellsPolicy = True
-        self.doneAttributes: tuple[int, ...] = _POLICIES[DONE]
+        self.doneAttributes = dict(_POLICIES[DONE])
         self.groups = {"none": _NONE_GROUP, "tlshd": TLSHD_GROUP}
         self.openError: int | None = None
         self.readError: int | None = None
@@ -311,6 +331,15 @@ class FakeHandshakeKernel:
         self.sockets.append(opened)
         self.listenersChanged()
         return opened
+
+    def takeTags(self) -> None:
+        """Take session tags from now on."""
+        self.doneAttributes[TAG] = NL_ATTR_TYPE_STRING
+
+    @property
+    def takesTags(self) -> bool:
+        """Whether session tags are taken."""
+        return self.doneAttributes.get(TAG) == NL_ATTR_TYPE_STRING
 
     def queue(
         self,
@@ -442,8 +471,8 @@ class FakeHandshakeKernel:
         if not self.privileged:
             raise Refusal(errno.EPERM)
         known = self.doneAttributes if command == DONE else _POLICIES[command]
-        if not {number for number, _payload in attributes} <= set(known):
-            raise Refusal(errno.EINVAL, string(NLMSGERR_ATTR_MSG, b"Unknown attribute type"))
+        for number, payload in attributes:
+            _validate(known.get(number), payload)
         if command == ACCEPT:
             return [(FAMILY_ID, 0, self._accept(dict(attributes)))]
         self._done(attributes)
@@ -477,7 +506,8 @@ class FakeHandshakeKernel:
         head = GENL_HEADER.pack(CTRL_CMD_GETPOLICY, 2, 0) + attribute(1, attributes[1])
         payloads = [nest(9, nest(operation, u32(1, 0)))]
         payloads += [
-            nest(8, nest(0, nest(number, u32(1, 4)))) for number in sorted(self.doneAttributes)
+            nest(8, nest(0, nest(number, u32(1, kind))))
+            for number, kind in sorted(self.doneAttributes.items())
         ]
         messages = [(GENL_ID_CTRL, NLM_F_MULTI, head + payload) for payload in payloads]
         return [*messages, (NLMSG_DONE, NLM_F_MULTI, struct.pack("=i", 0))]
@@ -496,7 +526,8 @@ class FakeHandshakeKernel:
         except OSError as error:
             upcall.answers.append((errno.EIO, ()))
             raise Refusal(error.errno or errno.EIO) from error
-        return GENL_HEADER.pack(ACCEPT, 1, 0) + u32(1, upcall.descriptor) + upcall.reply
+        most = u32(_MAX_TAGS, _MAXIMUM_TAGS) if self.takesTags else b""
+        return GENL_HEADER.pack(ACCEPT, 1, 0) + u32(1, upcall.descriptor) + most + upcall.reply
 
     def _done(self, attributes: list[tuple[int, bytes]]) -> None:
         """C{handshake_nl_done_doit} and C{tls_handshake_done}."""
@@ -508,7 +539,18 @@ class FakeHandshakeKernel:
             raise Refusal(errno.ERANGE, string(NLMSGERR_ATTR_MSG, b"integer out of range"))
         upcall = self._find(struct.unpack("=i", values[2])[0])
         serials = [struct.unpack("=I", payload)[0] for kind, payload in attributes if kind == 3]
+        if not self.takesTags:
+            upcall.answers.append((status, tuple(serials[:_MAXIMUM_IDENTITIES])))
+            return
+        if upcall.answers:
+            raise Refusal(errno.EBUSY)
+        texts = [payload for kind, payload in attributes if kind == TAG and status == 0]
+        tags = [text.removesuffix(b"\x00") for text in texts]
+        if any(not tag or b"\x00" in tag for tag in tags):
+            upcall.answers.append((errno.EIO, ()))
+            raise Refusal(errno.EINVAL)
         upcall.answers.append((status, tuple(serials[:_MAXIMUM_IDENTITIES])))
+        upcall.tags = tuple(tag.decode() for tag in tags[:_MAXIMUM_TAGS])
 
     def _find(self, descriptor: int) -> FakeUpcall:
         """C{sockfd_lookup} and C{handshake_req_hash_lookup}."""
@@ -527,6 +569,19 @@ class FakeHandshakeKernel:
         for opened in self.sockets:
             if self.groups.get("tlshd") in opened.groups:
                 opened.deliver(datagram)
+
+
+def _validate(kind: int | None, payload: bytes) -> None:
+    """C{validate_nla} of C{lib/nlattr.c}."""
+    if kind is None:
+        raise Refusal(errno.EINVAL, string(NLMSGERR_ATTR_MSG, b"Unknown attribute type"))
+    if kind == NL_ATTR_TYPE_STRING:
+        length = len(payload.removesuffix(b"\x00"))
+        if not payload or length > _LONGEST_TAG:
+            words = b"Attribute failed policy validation"
+            raise Refusal(errno.ERANGE, string(NLMSGERR_ATTR_MSG, words))
+    elif len(payload) != struct.calcsize("=I"):
+        raise Refusal(errno.EINVAL, string(NLMSGERR_ATTR_MSG, b"invalid attribute length"))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -146,6 +146,17 @@ class HandshakeKernelTestsMixin(TestsMixin):
         self.assertEqual(error.errno, errno.ERANGE)
         self.assertIn("integer out of range", str(error))
 
+    def test_doneWithTags(self) -> None:
+        """
+        Session tags go only to a kernel that says it takes them, and only those
+        that it takes: this answer is refused for nothing but its socket.
+        """
+        kernel = self.listening()
+        for tags in (("admins",), ("", "a\0b", "x" * 256), tuple(f"tag{at}" for at in range(99))):
+            descriptor = self.connection().fileno()
+            error = self.assertRaises(NetlinkError, kernel.done, descriptor, 0, (5,), tags)
+            self.assertEqual(str(error), "DONE: EBUSY")
+
     def test_otherListeners(self) -> None:
         """Another listener is seen while it is there; we are not one of the others."""
         kernel = self.listening()

@@ -109,4 +109,4 @@ def _loopbackConnection() -> Iterator[socket.socket]:
 def _trialSession(suite: CipherSuite) -> EstablishedSession:
     """Make a session of zeros, which no peer has."""
     direction = Direction(TrafficKeys(bytes(suite.keyLength), bytes(IV_LENGTH)), 0)
-    return EstablishedSession(suite, None, None, transmit=direction, receive=direction)
+    return EstablishedSession(suite, None, (), transmit=direction, receive=direction)

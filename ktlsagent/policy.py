@@ -146,11 +146,11 @@ def settleSeconds(request: HandshakeRequest) -> float:
     return SETTLE_SECONDS if nfs and request.messageType == MessageType.CLIENTHELLO else 0.0
 
 
-def judgeClient(_certificate: x509.Certificate) -> PeerRejected | None:
+def judgeClient(_chain: Sequence[x509.Certificate]) -> PeerRejected | None:
     """
     Judge a client's certificate: a good chain is all that is asked of it.
 
-    @param _certificate: the client's own certificate.
+    @param _chain: the client's chain.
     @return: C{None}.
     """
     return None
@@ -299,7 +299,7 @@ def _planClient(request: HandshakeRequest, context: TLSContext) -> TLSParameters
         Role.CLIENT,
         context,
         reference.serverName,
-        lambda certificate: judgeName(reference, certificate),
+        lambda chain: judgeName(reference, chain[0]),
     )
 
 

@@ -33,10 +33,10 @@ def makeContext(
 
 def makeEngine(role: Role, context: TLSContext) -> TLSEngine:
     """Make an engine that accepts whatever has a good chain."""
-    return TLSEngine(TLSParameters(role, context, None, lambda _certificate: None))
+    return TLSEngine(TLSParameters(role, context, None, lambda _chain: None))
 
 
-def _judgeNobody(_certificate: object) -> PeerRejected | None:
+def _judgeNobody(_chain: object) -> PeerRejected | None:
     raise AssertionError("there are no certificates")
 
 

@@ -9,6 +9,7 @@ import ssl
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cryptography import x509
 from hypothesis import given
@@ -30,6 +31,7 @@ from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
+from ktlsagent.protocols.verification import describeSubject
 from tests.support import certificates
 from tests.support.certificates import Credentials
 from tests.support.modelktls import ModelKTLS
@@ -57,7 +59,7 @@ HELLO_RETRY_REQUEST = hashlib.sha256(b"HelloRetryRequest").digest()
 """The random of a HelloRetryRequest (RFC 8446, section 4.1.3)."""
 
 
-def accept(certificate: x509.Certificate) -> PeerRejected | None:
+def accept(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
     """Accept every certificate whose chain is good."""
     return None
 
@@ -194,13 +196,30 @@ class EngineAgainstEngineTests(EngineTestCase):
         pair(client, server)
         self.assertMatch(client, server)
         self.assertIsNone(self.session(server).peerCertificate)
+        self.assertEqual(self.session(server).peerChain, ())
         self.assertIsNone(server.presentedCertificate)
 
     def test_intermediateAuthorities(self) -> None:
-        """The CA certificates below the root are sent along, by both ends."""
+        """The CA certificates below the root are sent along, and the chain is the verified one."""
         client, server = makeClient(certificates.chained()), makeServer(certificates.chained())
         pair(client, server)
         self.assertMatch(client, server)
+        chain = (
+            certificates.chained().certificate,
+            certificates.intermediateAuthority().certificate,
+            certificates.authority().certificate,
+        )
+        for engine in (client, server):
+            self.assertEqual(self.session(engine).peerChain, chain)
+
+    def test_whatIsNotOfTheChain(self) -> None:
+        """A certificate that was sent and does not belong to the chain is not in it."""
+        own = certificates.server()
+        own = Credentials(own.certificate, own.key, (certificates.otherAuthority().certificate,))
+        client, server = makeClient(), makeServer(own)
+        pair(client, server)
+        chain = (own.certificate, certificates.authority().certificate)
+        self.assertEqual(self.session(client).peerChain, chain)
 
     def test_sharedContext(self) -> None:
         """Many handshakes share one context and get different keys."""
@@ -526,7 +545,10 @@ class RefusedCertificateTests(EngineTestCase):
         self.assertEqual(error.code, "certificate-expired")
         self.assertIn("the CA certificate at depth 1 (CN=Old CA) expired", error.reason)
         self.assertEqual(client.alertSent, 45)
-        self.assertIsNone(client.presentedCertificate)
+        presented = client.presentedCertificate
+        if presented is None:
+            raise self.failureException("no certificate")
+        self.assertEqual(describeSubject(presented), "CN=server.lab")
 
     def test_revoked(self) -> None:
         """A revoked certificate is answered with certificate_revoked."""
@@ -558,11 +580,11 @@ class RefusedCertificateTests(EngineTestCase):
 
 
 class JudgeTests(EngineTestCase):
-    """The verdict on a certificate whose chain is good."""
+    """The verdict on a chain that is good."""
 
-    def refuse(self, certificate: x509.Certificate) -> PeerRejected:
+    def refuse(self, chain: Sequence[x509.Certificate]) -> PeerRejected:
         """Refuse every certificate."""
-        self.judged.append(certificate)
+        self.judged += chain
         return PeerRejected("name-mismatch", "expected other.lab")
 
     def setUp(self) -> None:
@@ -576,7 +598,14 @@ class JudgeTests(EngineTestCase):
         converse(client, peer)
         error = self.failure(client)
         self.assertEqual((error.code, error.reason), ("name-mismatch", "expected other.lab"))
-        self.assertEqual(self.judged, [certificates.chained().certificate])
+        self.assertEqual(
+            self.judged,
+            [
+                certificates.chained().certificate,
+                certificates.intermediateAuthority().certificate,
+                certificates.authority().certificate,
+            ],
+        )
         self.assertEqual(client.presentedCertificate, certificates.chained().certificate)
         self.assertEqual(client.alertSent, 42)
         self.assertFalse(peer.complete)
@@ -603,7 +632,7 @@ class JudgeTests(EngineTestCase):
     def test_judgeIsBroken(self) -> None:
         """A bug in the judge accepts nobody, and comes out where it can be reported."""
 
-        def broken(certificate: x509.Certificate) -> PeerRejected | None:
+        def broken(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
             raise ZeroDivisionError("a bug")
 
         client = makeClient(judge=broken)
@@ -740,11 +769,18 @@ class OddConnection(SSL.Connection):
     appended = b""
     """Octets to append to the output of the step that completes the handshake."""
 
+    unjudged: object = None
+    """The peer's certificate, although nobody was asked about it."""
+
     complete = False
 
     def get_cipher_name(self) -> str | None:
         """Tell the suite's name."""
         return super().get_cipher_name() if self.cipher is None else self.cipher
+
+    def get_peer_certificate(self, **options: bool) -> Any:
+        """Tell the peer's certificate."""
+        return super().get_peer_certificate() or self.unjudged
 
     def do_handshake(self) -> None:
         """Do a step."""
@@ -764,12 +800,14 @@ class OddContext(TLSContext):
 
     cipher: str | None = None
     appended = b""
+    unjudged: object = None
 
     def connection(self, engine: TLSEngine) -> SSL.Connection:
         """Make a connection."""
         connection = OddConnection(self._context)
         connection.cipher = self.cipher
         connection.appended = self.appended
+        connection.unjudged = self.unjudged
         connection.set_app_data(engine)
         return connection
 
@@ -820,6 +858,17 @@ class UnusableSessionTests(EngineTestCase):
         context = self.oddContext()
         context.cipher = ""
         self.check(makeServer(context=context), "unusable-suite")
+
+    def test_notJudged(self) -> None:
+        """A certificate that OpenSSL took without asking makes no session."""
+        context = self.oddContext()
+        context.unjudged = certificates.client().own().chain[0]
+        server = makeServer(context=context)
+        converse(server, StdlibPeer(stdlibContext("client")))
+        error = self.failure(server)
+        self.assertIsInstance(error, SessionUnusable)
+        self.assertEqual(error.code, "not-judged")
+        self.assertIn("expected to judge the certificate of the client", error.reason)
 
     def test_outputThatIsNoTicket(self) -> None:
         """Output of a server's last step that is not encrypted cannot be dropped as a ticket."""

@@ -30,7 +30,7 @@ from tests.support.tlspeers import StdlibPeer, records, stdlibContext
 Step = Callable[[], None]
 
 
-def accept(certificate: x509.Certificate) -> PeerRejected | None:
+def accept(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
     """Accept every certificate whose chain is good."""
     return None
 

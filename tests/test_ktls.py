@@ -94,7 +94,7 @@ class KernelTLSInstallTests(SynchronousTestCase):
         session = EstablishedSession(
             self.suite,
             None,
-            None,
+            (),
             transmit=Direction(TrafficKeys(b"K" * self.suite.keyLength, b"saltivoctets"), 3),
             receive=Direction(TrafficKeys(b"k" * self.suite.keyLength, b"SALTIVOCTETS"), 0),
         )

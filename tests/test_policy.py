@@ -178,15 +178,15 @@ class PlanTests(SynchronousTestCase):
         self.assertIs(found.role, Role.CLIENT)
         self.assertIs(found.context, self.contexts.anonymousClient)
         self.assertEqual(found.serverName, "server.lab")
-        self.assertIsNone(found.judge(certificates.server().certificate))
-        self.assertIsNotNone(found.judge(certificates.client().certificate))
+        self.assertIsNone(found.judge([certificates.server().certificate]))
+        self.assertIsNotNone(found.judge([certificates.client().certificate]))
 
     def test_mutualClient(self) -> None:
         """C{xprtsec=mtls}: a client with its certificate."""
         found = self.plan(replace(MUTUAL_CLIENT, peerName=b"10.0.0.2"))
         self.assertIs(found.context, self.contexts.client)
         self.assertIsNone(found.serverName)
-        self.assertIsNone(found.judge(certificates.server().certificate))
+        self.assertIsNone(found.judge([certificates.server().certificate]))
 
     def test_server(self) -> None:
         """A server takes any client whose chain is good."""
@@ -195,7 +195,7 @@ class PlanTests(SynchronousTestCase):
         self.assertIs(found.role, Role.SERVER)
         self.assertIs(found.context, self.contexts.server)
         self.assertIsNone(found.serverName)
-        self.assertIsNone(found.judge(certificates.client().certificate))
+        self.assertIsNone(found.judge([certificates.client().certificate]))
 
     def test_serverWithoutCertificate(self) -> None:
         """A server without a certificate has its refusal ready: its peer is owed an alert."""
@@ -225,7 +225,7 @@ class PlanTests(SynchronousTestCase):
             found = self.plan(replace(MUTUAL_CLIENT, certificate=certificate, privateKey=key))
             self.assertTrue(found.context.hasCertificate)
             self.assertEqual(found.serverName, "server.lab")
-            self.assertIsNotNone(found.judge(certificates.client().certificate))
+            self.assertIsNotNone(found.judge([certificates.client().certificate]))
             self.assertEqual(self.asked[-1].chain[0].to_cryptography(), own.certificate)
 
     def test_halfAPair(self) -> None:
@@ -385,7 +385,7 @@ class RemoteAuthTests(SynchronousTestCase):
         @return: the session.
         """
         session, _other = makeSessions(CIPHER_SUITES["TLS_AES_128_GCM_SHA256"])
-        return replace(session, peerCertificate=certificate)
+        return replace(session, peerChain=() if certificate is None else (certificate,))
 
     def test_verified(self) -> None:
         """A verified certificate is an identity that is not zero and no key's serial."""

@@ -502,7 +502,7 @@ class ClientTests(KeyTestCase):
         context = TLSContext(
             store=certificates.authority().store(), suites=tuple(CIPHER_SUITES), groups=()
         )
-        client = TLSEngine(TLSParameters(Role.CLIENT, context, None, lambda _certificate: None))
+        client = TLSEngine(TLSParameters(Role.CLIENT, context, None, lambda _chain: None))
         converse(client, StdlibPeer(stdlibContext("server", own=certificates.server())))
         self.failure(client, "psk-not-used", errno.EIO)
 

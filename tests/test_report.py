@@ -125,7 +125,8 @@ class ReportTests(_ReportTestCase):
         session, _other = makeSessions(CIPHER_SUITES["TLS_AES_256_GCM_SHA384"])
         report = Report(CLIENT, 100)
         report.engine = self.engine()
-        report.session = replace(session, peerCertificate=certificate, group=group)
+        chain = () if certificate is None else (certificate,)
+        report.session = replace(session, peerChain=chain, group=group)
         return self.write(report, 0)
 
     def test_session(self) -> None:

@@ -140,10 +140,10 @@ def _informed(connection: SSL.Connection, where: int, value: int) -> None:
         )
 
 
-def _judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int) -> int:
+def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int, depth: int) -> int:
     engine = _engineOf(connection)
     try:
-        presented = certificate.to_cryptography()
+        presented = [certificate.to_cryptography() for certificate in chain]
     except Exception as reason:  # noqa: BLE001 - InvalidVersion, for one, is no ValueError
         return engine.unreadable(reason)
     try:

@@ -58,8 +58,11 @@ _WRONG_KEY = "wrong-key"
 _WRONG_BINDER = "binder does not verify"
 """OpenSSL's words (C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
 
-Judge = Callable[[x509.Certificate], "PeerRejected | None"]
-"""Says why the peer's own certificate, whose chain is good, is refused; or C{None}."""
+Judge = Callable[[Sequence[x509.Certificate]], "PeerRejected | None"]
+"""
+Says why the peer is refused, although its chain is good; or C{None}.  The chain
+is the one that was verified: the peer's own certificate first, the root last.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,9 @@ class TLSParameters:
     @ivar role: which side we are.
     @ivar context: what it shares with others.
     @ivar serverName: the name to send in C{server_name}, for a client.
-    @ivar judge: the verdict on the peer's own certificate; with a pre-shared
-        key none is accepted.  It is asked in
-        mid-handshake, because the alert has to leave before the session is up.
+    @ivar judge: the verdict on the peer's chain; with a pre-shared key none is
+        accepted.  It is asked in mid-handshake, because the alert has to leave
+        before the session is up.
     @ivar preSharedKey: the key that both sides have to have.
     @ivar refusal: why a server will not serve anybody, if so.  Its clients
         are told by an alert: one whose connection is only closed tries again
@@ -183,6 +186,7 @@ class TLSEngine:
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
+        self._peerChain: tuple[x509.Certificate, ...] = ()
         self._verdict: HandshakeError | None = None
         self._failure: Exception | None = None
         self._connection = parameters.context.connection(self)
@@ -241,17 +245,17 @@ class TLSEngine:
         else:
             self.alertSent = description
 
-    def judge(self, certificate: x509.Certificate, error: int, depth: int) -> int:
+    def judge(self, chain: Sequence[x509.Certificate], error: int, depth: int) -> int:
         """
-        Judge one certificate of the peer's chain (called by the context).
+        Judge the peer's chain (called by the context).
 
-        @param certificate: the certificate.
-        @param error: what OpenSSL found, an C{X509_V_ERR_*}, 0 for nothing.
-        @param depth: 0 for the peer's own certificate, which comes last.
+        @param chain: the certificates, the peer's own first.
+        @param error: what OpenSSL found, an C{X509_V_ERR_*}; 0 if it found
+            nothing up to the end.
+        @param depth: which certificate the error is about.
         @return: 0 to go on, or the C{X509_V_ERR_*} that OpenSSL makes an alert of.
         """
-        if depth == 0:
-            self.presentedCertificate = certificate
+        self.presentedCertificate = chain[0]
         if self.preSharedKey is not None:
             self._verdict = PeerRejected(
                 "psk-ignored",
@@ -259,12 +263,11 @@ class TLSEngine:
             )
             return V_APPLICATION_VERIFICATION
         if error != V_OK:
-            self._verdict = chainError(error, depth, certificate, self._role.peer)
+            self._verdict = chainError(error, depth, chain[depth], self._role.peer)
             return alertError(error)
-        if depth == 0:
-            self._verdict = self._judgePeer(certificate)
-            return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
-        return V_OK
+        self._peerChain = tuple(chain)
+        self._verdict = self._judgePeer(self._peerChain)
+        return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
 
     def unreadable(self, reason: Exception) -> int:
         """
@@ -342,6 +345,12 @@ class TLSEngine:
                 "expected TLS 1.3 with a cipher suite that kTLS has, found "
                 f"{connection.get_protocol_version_name()} with {name}",
             )
+        if (connection.get_peer_certificate() is None) is not (self._peerChain == ()):
+            raise SessionUnusable(
+                "not-judged",
+                f"expected to judge the certificate of the {self._role.peer}, found a session "
+                "without",
+            )
         key = self.preSharedKey
         if (key is not None) is not openssl.usedPreSharedKey(connection):
             raise SessionUnusable(
@@ -352,7 +361,7 @@ class TLSEngine:
         self.session = EstablishedSession(
             suite=suite,
             group=openssl.groupName(connection),
-            peerCertificate=connection.get_peer_certificate(as_cryptography=True),
+            peerChain=self._peerChain,
             keySerial=None if key is None else key.serial,
             transmit=Direction(self._keys(suite, own=True), self._sent),
             # The peer's keys come into use behind the record that completes

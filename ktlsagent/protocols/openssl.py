@@ -20,11 +20,12 @@ _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _CTRL_SET_GROUPS_LIST = 92
 """C{SSL_CTRL_SET_GROUPS_LIST} of C{openssl/ssl.h}."""
 
-VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int], int]
+VerifyCallback = Callable[[SSL.Connection, Sequence[crypto.X509], int, int], int]
 """
-Judges one certificate of a chain: connection, certificate, the
-C{X509_V_ERR_*} found so far (0: none) and the depth (0: the peer's own).
-Returns the C{X509_V_ERR_*} that stands, 0 to go on.
+Judges a chain: connection, certificates (the peer's own first, the root
+last), the C{X509_V_ERR_*} that was found and at which depth (0: the peer's
+own).  It is asked at each error, and at the end with 0 for none.  Returns the
+C{X509_V_ERR_*} that stands, 0 to go on.
 """
 
 
@@ -109,7 +110,7 @@ def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:
 
 def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
     """
-    Ask for the peer's certificate and have each certificate of its chain judged.
+    Ask for the peer's certificate and have its chain judged.
 
     pyOpenSSL's own callback can refuse, but not say why: the peer then gets
     C{internal_error}.  This one sets the error, from which OpenSSL takes the
@@ -122,15 +123,13 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
 
     def verify(_ok: int, storeContext: object) -> int:
         ssl = _lib.X509_STORE_CTX_get_ex_data(storeContext, index)
-        certificate = _lib.X509_STORE_CTX_get_current_cert(storeContext)
-        _lib.X509_up_ref(certificate)
-        error: int = callback(
-            SSL.Connection._reverse_mapping[ssl],
-            crypto.X509._from_raw_x509_ptr(certificate),
-            _lib.X509_STORE_CTX_get_error(storeContext),
-            _lib.X509_STORE_CTX_get_error_depth(storeContext),
-        )
-        _lib.X509_STORE_CTX_set_error(storeContext, error)
+        error: int = _lib.X509_STORE_CTX_get_error(storeContext)
+        depth: int = _lib.X509_STORE_CTX_get_error_depth(storeContext)
+        # Signatures are checked from the root down: the peer's own comes last.
+        if error or depth == 0:
+            connection = SSL.Connection._reverse_mapping[ssl]
+            error = callback(connection, _chain(storeContext), error, depth)
+            _lib.X509_STORE_CTX_set_error(storeContext, error)
         return int(error == 0)
 
     handle: Any = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
@@ -138,6 +137,17 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
     # OpenSSL does not keep it alive, and a connection that is under way when
     # the configuration is reloaded keeps nothing but its SSL.Context alive.
     context._verify_callback = handle
+
+
+def _chain(storeContext: object) -> list[crypto.X509]:
+    """List the certificates of a chain, each with a reference of its own."""
+    stack = _lib.X509_STORE_CTX_get1_chain(storeContext)
+    chain = [
+        crypto.X509._from_raw_x509_ptr(_lib.sk_X509_value(stack, index))
+        for index in range(_lib.sk_X509_num(stack))
+    ]
+    _lib.sk_X509_free(stack)
+    return chain
 
 
 PskClientCallback = Callable[[SSL.Connection], "tuple[bytes, bytes, bytes] | None"]

@@ -163,7 +163,7 @@ class PreSharedKeyServer:
                 f"takes, found none for {quoteIdentity(key.identity)}",
             )
         return TLSEngine(
-            TLSParameters(Role.SERVER, context, None, lambda _certificate: None, preSharedKey=key)
+            TLSParameters(Role.SERVER, context, None, lambda _chain: None, preSharedKey=key)
         )
 
     def _refuse(self, error: HandshakeError, alert: AlertDescription) -> bytes:

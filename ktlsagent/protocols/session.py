@@ -23,6 +23,14 @@ class Role(Enum):
         return "server" if self is Role.CLIENT else "client"
 
 
+class Demand(Enum):
+    """How much something that is not mandatory is wanted."""
+
+    OFF = "off"
+    ACCEPT = "accept"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, slots=True)
 class Direction:
     """
@@ -43,8 +51,8 @@ class EstablishedSession:
 
     @ivar suite: the negotiated cipher suite.
     @ivar group: the key exchange's group, C{None} if the library cannot say.
-    @ivar peerCertificate: the peer's certificate, which was verified, or
-        C{None} if the peer sent none.
+    @ivar peerChain: the peer's certificate and those up to the root, as they
+        were verified; empty if the peer sent none.
     @ivar keySerial: the serial of the pre-shared key that both have, if any.
     @ivar transmit: our sending direction.
     @ivar receive: our receiving direction.
@@ -52,7 +60,12 @@ class EstablishedSession:
 
     suite: CipherSuite
     group: str | None
-    peerCertificate: x509.Certificate | None
+    peerChain: tuple[x509.Certificate, ...]
     transmit: Direction
     receive: Direction
     keySerial: int | None = None
+
+    @property
+    def peerCertificate(self) -> x509.Certificate | None:
+        """The peer's own certificate, C{None} if the peer sent none."""
+        return self.peerChain[0] if self.peerChain else None

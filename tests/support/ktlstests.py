@@ -30,8 +30,8 @@ def makeSessions(
         for number in (sequence, 0)
     ]
     return (
-        EstablishedSession(suite, None, None, transmit=directions[0], receive=directions[1]),
-        EstablishedSession(suite, None, None, transmit=directions[1], receive=directions[0]),
+        EstablishedSession(suite, None, (), transmit=directions[0], receive=directions[1]),
+        EstablishedSession(suite, None, (), transmit=directions[1], receive=directions[0]),
     )
 
 

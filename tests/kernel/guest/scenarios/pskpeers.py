@@ -146,9 +146,7 @@ def server(lab: Lab, tool: str, hashName: str) -> None:
     host = lab.oneHost()
     key = _key(hashName)
     context = TLSContext(role=Role.CLIENT, suites=_suites(hashName), groups=())
-    parameters = TLSParameters(
-        Role.CLIENT, context, None, lambda _certificate: None, preSharedKey=key
-    )
+    parameters = TLSParameters(Role.CLIENT, context, None, lambda _chain: None, preSharedKey=key)
     with _running(host, _serverCommand(tool, key)), host.network():
         until(lambda: _listens(host), f"{tool} listens")
         with socket.create_connection(("10.0.0.1", _PORT), _SECONDS) as connection:

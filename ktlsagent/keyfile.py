@@ -20,7 +20,9 @@ _BLANKS: Final = " \t\r\v\f"
 _ESCAPES: Final = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _TOKEN: Final = re.compile(r"\\.?|;|[^\\;]+")
 _LONGEST_NAME: Final = 32
-_HEADER: Final = re.compile(rf"\[([^\[\]]{{1,{_LONGEST_NAME}}})\]")
+# A longer name may be anything, a pasted key too, and would end in a log.  A
+# prefix, as in [profile.NAME], does not shorten what follows it.
+_HEADER: Final = re.compile(rf"\[((?:[a-z]{{1,16}}\.)?[^\[\]]{{1,{_LONGEST_NAME}}})\]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,16 @@ class LineTests(SynchronousTestCase):
             mistake = self.mistake(f"{header}\nloglevel=1\nfoo=2\n")
             self.assertEqual((mistake.line, mistake.found), (1, repr(header)))
 
+    def test_longHeaders(self) -> None:
+        """
+        A section's name has up to 32 characters, after a prefix of lower-case
+        letters that ends in a dot if there is one.
+        """
+        for name in ("a" * 32, f"profile.{'A' * 32}", f"{'p' * 16}.{'.' * 32}"):
+            self.assertEqual(self.entries(f"[{name}]"), [Entry(name, "", "", 1)])
+        for name in ("a" * 33, f"profile.{'A' * 33}", f"Profile.{'A' * 32}", f".{'a' * 32}"):
+            self.assertIn(f"{len(name) + 2} characters", self.mistake(f"[{name}]").found)
+
     def test_badLineBelowBadHeader(self) -> None:
         """A line that is no key=value is refused below a wrong header too."""
         entries, (_, second) = parseKeyFile("[debug\nloglevel\n")

@@ -21,7 +21,7 @@ OLDEST = str(ROOT / ".venv-oldest" / "bin" / "python")
 SOURCES = ("ktlsagent", "tests", "twisted", "setup.py")
 PURE = (
     "ktlsagent/protocols/*,ktlsagent/policy.py,ktlsagent/keyfile.py,ktlsagent/config.py,"
-    "ktlsagent/keys.py,ktlsagent/names.py"
+    "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py"
 )
 
 COVERAGE = 95

@@ -1,0 +1,123 @@
+"""Tests for L{ktlsagent.patterns}."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.patterns import expression, matchesPattern
+from tests.support.properties import patient
+
+ALPHABET = "ab.*?\n"
+
+
+def reference(pattern: str, text: str, stop: str = "") -> bool:
+    """
+    Match as the definition says, a row of a table for each character.
+
+    @param pattern: the pattern.
+    @param text: the string.
+    @param stop: the characters for which no wildcard stands.
+    @return: whether it matches.
+    """
+    reached = {0}
+    for character in pattern:
+        if character == "*":
+            for place in range(len(text)):
+                if place in reached and text[place] not in stop:
+                    reached.add(place + 1)
+        else:
+            reached = {
+                place + 1
+                for place in reached
+                if place < len(text)
+                and (text[place] == character or (character == "?" and text[place] not in stop))
+            }
+    return len(text) in reached
+
+
+class PatternTests(SynchronousTestCase):
+    """Tests for L{matchesPattern} and L{expression}."""
+
+    def test_literal(self) -> None:
+        """What is no wildcard stands for itself, and case counts."""
+        self.assertTrue(matchesPattern("server.lab", "server.lab"))
+        for text in ("serverxlab", "Server.lab", "server.la", "server.labs", "", "a server.lab"):
+            self.assertFalse(matchesPattern("server.lab", text))
+
+    def test_star(self) -> None:
+        """A star stands for any run of characters, an empty one too."""
+        for text in ("ab", "axb", "a*b", "a\nb", "abab"):
+            self.assertTrue(matchesPattern("a*b", text))
+        for text in ("a", "b", "ba", "abc", "cab"):
+            self.assertFalse(matchesPattern("a*b", text))
+        self.assertTrue(matchesPattern("*", ""))
+        self.assertTrue(matchesPattern("**a***b**", "ab"))
+
+    def test_questionMark(self) -> None:
+        """A question mark stands for one character."""
+        self.assertTrue(matchesPattern("a?c", "abc"))
+        self.assertTrue(matchesPattern("?", "\n"))
+        for text in ("ac", "abbc", "ab", "?"):
+            self.assertFalse(matchesPattern("a?c", text))
+        self.assertTrue(matchesPattern("*??", "ab"))
+        self.assertFalse(matchesPattern("*??", "a"))
+
+    def test_nothingElseIsSpecial(self) -> None:
+        """There are neither classes nor escapes."""
+        for pattern, text in (
+            ("[ab]", "a"),
+            ("\\*", "*"),
+            ("a|b", "a"),
+            ("(a)", "a"),
+            ("a+", "aa"),
+        ):
+            self.assertFalse(matchesPattern(pattern, text))
+            self.assertTrue(matchesPattern(pattern, pattern))
+
+    def test_empty(self) -> None:
+        """An empty pattern matches the empty string alone."""
+        self.assertTrue(matchesPattern("", ""))
+        self.assertFalse(matchesPattern("", "a"))
+
+    def test_stop(self) -> None:
+        """No wildcard stands for a character at which it has to stop."""
+        pattern = re.compile(expression("*.b?", "./"))
+        for text in ("a.bb", ".bb", "aaa.b?"):
+            self.assertIsNotNone(pattern.fullmatch(text))
+        for text in ("a.a.bb", "a/.bb", "a.b.", "a.b/"):
+            self.assertIsNone(pattern.fullmatch(text))
+
+    def test_hostile(self) -> None:
+        """No string makes a pattern with many stars take long."""
+        started = time.process_time()
+        self.assertFalse(matchesPattern("*a" * 100 + "b", "a" * 100_000))
+        self.assertFalse(matchesPattern("*a?a" * 50 + "*b", "a" * 100_000 + "c"))
+        self.assertLess(time.process_time() - started, 5)
+
+    @patient
+    @given(st.text(ALPHABET, max_size=12), st.text(ALPHABET, max_size=20))
+    @example("*aa*a", "aaa")
+    def test_asDefined(self, pattern: str, text: str) -> None:
+        """Any pattern matches what the definition says."""
+        self.assertEqual(matchesPattern(pattern, text), reference(pattern, text))
+
+    @patient
+    @given(st.text("ab.*?", max_size=12), st.text("ab.*?", max_size=20))
+    @example("*a*a.b", "aaa.b")
+    def test_stopAsDefined(self, pattern: str, text: str) -> None:
+        """So does any pattern whose wildcards have to stop somewhere."""
+        found = re.fullmatch(expression(pattern, "."), text) is not None
+        self.assertEqual(found, reference(pattern, text, "."))
+
+    @patient
+    @given(st.text(max_size=20))
+    def test_anyText(self, text: str) -> None:
+        """Any string is matched by a star, and by as many question marks as it has characters."""
+        self.assertTrue(matchesPattern("*", text))
+        self.assertTrue(matchesPattern("?" * len(text), text))
+        self.assertFalse(matchesPattern("?" * (len(text) + 1), text))

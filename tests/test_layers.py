@@ -45,6 +45,7 @@ LAYERS: dict[str, str] = {
     "keyrings": "errors interfaces ledger",
     "ktls": "errors interfaces protocols",
     "netlink": "errors interfaces protocols",
+    "notify": "",
     "sockets": "errors protocols",
     "report": "errors policy protocols sockets",
     "request": ("errors interfaces keyrings keys ledger policy protocols report sockets stepqueue"),
@@ -52,6 +53,7 @@ LAYERS: dict[str, str] = {
         "__init__ config credentials errors interfaces keyrings ktls ledger netlink policy "
         "protocols request stepqueue"
     ),
+    "watch": "interfaces notify",
     "tap": "__init__ config errors interfaces service",
 }
 """What each module of the package may import from the package."""

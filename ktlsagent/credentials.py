@@ -82,7 +82,7 @@ class _Loader:
     ) -> TLSContext:
         """Build the context of one role, a poor one if anything is wrong with it."""
         store = self._store(section, role)
-        own = self._own(section, role) if withCertificate else None
+        own = self._own(section, role) if withCertificate else ()
         try:
             return TLSContext(store=store, own=own, suites=self._suites(), groups=self._groups())
         except (SSL.Error, ValueError) as error:
@@ -92,12 +92,12 @@ class _Loader:
                 f"the private key of {role.certificate}",
                 f"one that does not belong to it in {role.privateKey} ({_words(error)})",
             )
-            return TLSContext(store=store, own=None, suites=self._suites(), groups=())
+            return TLSContext(store=store, suites=self._suites(), groups=())
 
     def clientWith(self, own: OwnCertificate) -> TLSContext:
         """Build a client's context with a certificate that is not configured."""
         store = self._store(_CLIENT, self.config.client)
-        return TLSContext(store=store, own=own, suites=self._suites(), groups=self._groups())
+        return TLSContext(store=store, own=(own,), suites=self._suites(), groups=self._groups())
 
     def preSharedKeyContexts(self) -> dict[tuple[Role, str], TLSContext]:
         """Build the contexts for pre-shared keys, by role and hash."""
@@ -184,16 +184,16 @@ class _Loader:
             self._mistake(section, "x509.crl", expected, f"no CRL in {path}")
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
 
-    def _own(self, section: str, role: RoleConfig) -> OwnCertificate | None:
+    def _own(self, section: str, role: RoleConfig) -> Sequence[OwnCertificate]:
         """Read our certificate and its key."""
         if role.certificate is None or role.privateKey is None:
-            return None
+            return ()
         chain = self._chain(section, role.certificate)
         key = self._key(section, role.privateKey)
         if not chain or not key:
-            return None
+            return ()
         self.certificates[section] = OwnCertificate(chain, key)
-        return self.certificates[section]
+        return (self.certificates[section],)
 
     def _chain(self, section: str, path: str) -> tuple[crypto.X509, ...]:
         expected = "a PEM file with our certificate and its chain"

@@ -22,7 +22,7 @@ SUITES = ("TLS_AES_128_GCM_SHA256",)
 
 
 def makeContext(
-    own: OwnCertificate | None = None,
+    *own: OwnCertificate,
     suites: tuple[str, ...] = SUITES,
     groups: tuple[str, ...] = (),
 ) -> TLSContext:
@@ -89,6 +89,27 @@ class ContextTests(SynchronousTestCase):
         own = OwnCertificate(certificates.server().own().chain, certificates.client().own().key)
         self.assertRaises(SSL.Error, makeContext, own)
 
+    def test_keyOfAnotherType(self) -> None:
+        """So is one of another type, even if it belongs to another of our certificates."""
+        ecdsa, rsa = (
+            certificates.server().own(),
+            certificates.authority().issueFor(certificates.rsaKey()),
+        )
+        mixed = OwnCertificate(ecdsa.chain, rsa.key)
+        self.assertRaises(SSL.Error, makeContext, mixed)
+        self.assertRaises(SSL.Error, makeContext, mixed, rsa)
+        self.assertRaises(SSL.Error, makeContext, rsa, mixed)
+
+    def test_sameType(self) -> None:
+        """Two certificates with keys of the same type would be one: they are refused."""
+        own = certificates.server().own(), certificates.client().own()
+        error = self.assertRaises(ValueError, makeContext, *own)
+        self.assertEqual(
+            str(error),
+            "expected certificates with keys of different types, found the same type in those of "
+            "CN=server.lab and CN=client.lab",
+        )
+
     def test_onlyTLS13(self) -> None:
         """A ClientHello offers TLS 1.3 and nothing else (RFC 8446, section 4.2.1)."""
         hello = makeEngine(Role.CLIENT, makeContext()).start()
@@ -99,7 +120,7 @@ class ContextTests(SynchronousTestCase):
         store = certificates.authority().store()
         own = certificates.server().own()
         contexts = [
-            TLSContext(store=store, own=own, suites=SUITES, groups=()) for _number in range(3)
+            TLSContext(store=store, own=(own,), suites=SUITES, groups=()) for _number in range(3)
         ]
         del store
         while len(contexts) > 1:

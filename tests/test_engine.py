@@ -27,7 +27,7 @@ from ktlsagent.errors import (
     statusOf,
 )
 from ktlsagent.protocols import openssl
-from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
@@ -74,7 +74,7 @@ def makeContext(
     """Make a context that trusts the lab's CA."""
     return TLSContext(
         store=certificates.authority().store() if store is None else store,
-        own=None if own is None else own.own(),
+        own=() if own is None else (own.own(),),
         suites=suites,
         groups=groups,
     )
@@ -244,6 +244,74 @@ class EngineAgainstEngineTests(EngineTestCase):
         _toServer, toClient = pair(client, server)
         self.assertEqual(toClient[0][11:43], HELLO_RETRY_REQUEST)
         self.assertMatch(client, server)
+
+
+class SeveralCertificatesTests(EngineTestCase):
+    """A context has certificates with keys of several types."""
+
+    def own(self) -> dict[str, OwnCertificate]:
+        """Make a certificate for each type of key; half of them have an intermediate CA."""
+        direct, chained = certificates.authority(), certificates.intermediateAuthority()
+        own = {
+            "ecdsa_secp256r1_sha256": certificates.chained().own(),
+            "rsa_pss_rsae_sha256": direct.issueFor(certificates.rsaKey()),
+            "ed25519": chained.issueFor(certificates.ed25519Key()),
+        }
+        mldsaKey = certificates.mldsaKey()
+        if mldsaKey is not None:
+            own["mldsa65"] = direct.issueFor(mldsaKey)
+        return own
+
+    def content(self, *chain: crypto.X509) -> list[bytes]:
+        """Turn a chain into something that can be compared."""
+        return [crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain]
+
+    def test_server(self) -> None:
+        """A server shows the certificate that its client can verify, with its own chain."""
+        own = self.own()
+        context = TLSContext(
+            store=certificates.authority().store(),
+            own=tuple(own.values()),
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+        for algorithm, expected in own.items():
+            server = makeServer(context=context)
+            peer = OpenSSLPeer("client", signatureAlgorithms=(algorithm,))
+            converse(server, peer)
+            self.session(server)
+            shown = peer.connection.get_peer_cert_chain() or ()
+            self.assertEqual(self.content(*shown), self.content(*expected.chain), algorithm)
+
+    def test_client(self) -> None:
+        """So does a client, and its server verifies each of them up to the root."""
+        clientContext = TLSContext(
+            store=certificates.authority().store(),
+            own=tuple(self.own().values()),
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+        )
+        for algorithm, expected in self.own().items():
+            # The server's own certificate has to be of the only type that it takes.
+            serverContext = TLSContext(
+                store=certificates.authority().store(),
+                own=(expected,),
+                suites=tuple(CIPHER_SUITES),
+                groups=(),
+            )
+            openssl._lib.SSL_CTX_set1_sigalgs_list(
+                serverContext._context._context, algorithm.encode()
+            )
+            client, server = makeClient(context=clientContext), makeServer(context=serverContext)
+            pair(client, server)
+            self.assertMatch(client, server)
+            chain = self.session(server).peerChain
+            self.assertEqual(chain[-1], certificates.authority().certificate)
+            self.assertEqual(len(chain), len(expected.chain) + 1)
+            self.assertEqual(
+                chain[0].public_key_algorithm_oid,
+                expected.chain[0].to_cryptography().public_key_algorithm_oid,
+            )
 
 
 class EndTests(EngineTestCase):
@@ -830,7 +898,7 @@ class UnusableSessionTests(EngineTestCase):
         """Make a context for odd servers."""
         return OddContext(
             store=certificates.authority().store(),
-            own=certificates.server().own(),
+            own=(certificates.server().own(),),
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )

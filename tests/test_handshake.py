@@ -168,7 +168,7 @@ class HandshakeTestCase(SynchronousTestCase):
         """Make a protocol that is not yet connected."""
         context = TLSContext(
             store=certificates.authority().store(),
-            own=certificates.server().own() if role is Role.SERVER else None,
+            own=(certificates.server().own(),) if role is Role.SERVER else (),
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )

@@ -34,12 +34,12 @@ PRINTABLE = b"\x13\x0c\xff\xfe\x00\x1bnger.lab"
 class HostileCertificateTests(SynchronousTestCase):
     """Tests for handshakes with peers whose certificates have names that cannot be read."""
 
-    def engine(self, role: Role, own: OwnCertificate | None) -> TLSEngine:
+    def engine(self, role: Role, *own: OwnCertificate) -> TLSEngine:
         """
         Make one side of a handshake.
 
         @param role: which side.
-        @param own: its certificate.
+        @param own: its certificate, if it has one.
         @return: the engine.
         """
         store = certificates.authority().store()
@@ -64,7 +64,7 @@ class HostileCertificateTests(SynchronousTestCase):
     def test_server(self) -> None:
         """A server with such a certificate is refused by an alert."""
         for name in (TELETEX, PRINTABLE):
-            client = self.engine(Role.CLIENT, None)
+            client = self.engine(Role.CLIENT)
             pair(client, self.engine(Role.SERVER, self.hostile(name)))
             self.refused(client)
 

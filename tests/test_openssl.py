@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from typing import Any
 
 from OpenSSL import SSL, crypto
@@ -159,6 +160,21 @@ class GroupNameTests(SynchronousTestCase):
         self.patch(openssl, "_lib", bindings)
         connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
         self.assertEqual(openssl.groupName(connection), "x25519")
+
+
+class CertificateTests(SynchronousTestCase):
+    """Tests of L{openssl.addCertificate}; what is sent is in L{tests.test_engine}."""
+
+    def test_nothingIsLeftOpen(self) -> None:
+        """The file in memory is closed, also if the certificate is refused."""
+        before = os.listdir("/proc/self/fd")
+        own = certificates.chained().own()
+        openssl.addCertificate(SSL.Context(SSL.TLS_METHOD), own.chain, own.key)
+        context = SSL.Context(SSL.TLS_METHOD)
+        self.assertRaises(
+            SSL.Error, openssl.addCertificate, context, own.chain, certificates.rsaKey()
+        )
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
 
 
 class StoreTests(SynchronousTestCase):

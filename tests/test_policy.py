@@ -146,7 +146,7 @@ class PlanTests(SynchronousTestCase):
             self.asked.append(own)
         return TLSContext(
             store=certificates.authority().store(),
-            own=own,
+            own=() if own is None else (own,),
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )

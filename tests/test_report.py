@@ -67,7 +67,6 @@ class _ReportTestCase(SynchronousTestCase):
         """
         context = TLSContext(
             store=certificates.authority().store(),
-            own=None,
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )

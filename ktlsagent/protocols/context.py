@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.psk import PreSharedKey
 from ktlsagent.protocols.session import Role
-from ktlsagent.protocols.verification import V_UNSPECIFIED
+from ktlsagent.protocols.verification import V_UNSPECIFIED, describeSubject
 
 if TYPE_CHECKING:
     from ktlsagent.protocols.engine import TLSEngine
@@ -55,19 +56,21 @@ class TLSContext:
         suites: Sequence[str],
         groups: Sequence[str],
         store: crypto.X509Store | None = None,
-        own: OwnCertificate | None = None,
+        own: Sequence[OwnCertificate] = (),
         role: Role = Role.SERVER,
     ) -> None:
         """
         @param store: the CAs and CRLs that peers are judged by; may be
             shared.  Without it peers have to know a pre-shared key.
-        @param own: our certificate, if there is one.
+        @param own: our certificates, if there are any, with keys of different
+            types; the peer's signature algorithms decide between them.
         @param role: our side; it matters with a pre-shared key.
         @param suites: names of the cipher suites, most wanted first.
         @param groups: names of the groups that OpenSSL has, most wanted first;
             if empty, OpenSSL's own choice.
         @raise SSL.Error: if certificate and key do not belong together.
-        @raise ValueError: if OpenSSL does not take the suites or the groups.
+        @raise ValueError: if OpenSSL does not take the suites or the groups, or
+            if two certificates have keys of the same type.
         """
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -85,17 +88,14 @@ class TLSContext:
             openssl.setPreSharedKeys(context, _offered, _found)
         else:
             openssl.shareStore(context, store)
-        if own is not None:
-            context.use_certificate(own.chain[0])
-            for certificate in own.chain[1:]:
-                context.add_extra_chain_cert(certificate)
-            context.use_privatekey(own.key)
-            context.check_privatekey()
+        _checkKeyTypes(own)
+        for certificate in own:
+            openssl.addCertificate(context, certificate.chain, certificate.key)
         context.set_keylog_callback(_keyLogged)
         context.set_info_callback(_informed)
         openssl.setVerification(context, _judge)
         self._context = context
-        self.hasCertificate = own is not None
+        self.hasCertificate = bool(own)
 
     def connection(self, engine: TLSEngine) -> SSL.Connection:
         """
@@ -107,6 +107,20 @@ class TLSContext:
         connection = SSL.Connection(self._context)
         connection.set_app_data(engine)
         return connection
+
+
+def _checkKeyTypes(own: Sequence[OwnCertificate]) -> None:
+    """Make sure that no certificate would silently take the place of another."""
+    if len(own) == 1:
+        return
+    seen: dict[x509.ObjectIdentifier, x509.Certificate] = {}
+    for certificate in (one.chain[0].to_cryptography() for one in own):
+        other = seen.setdefault(certificate.public_key_algorithm_oid, certificate)
+        if other is not certificate:
+            raise ValueError(
+                "expected certificates with keys of different types, found the same type "
+                f"in those of {describeSubject(other)} and {describeSubject(certificate)}"
+            )
 
 
 def _offered(connection: SSL.Connection) -> tuple[bytes, bytes, bytes] | None:

@@ -1,13 +1,14 @@
 """
 What pyOpenSSL does not offer, through the bindings that it sits on: cipher
-suites, groups, shared trust stores and a verification callback that chooses
-the alert.
+suites, groups, several certificates with a chain each, shared trust stores and
+a verification callback that chooses the alert.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -95,6 +96,31 @@ def _systemLibrary() -> ctypes.CDLL | None:
     library.SSL_CTX_ctrl.restype = ctypes.c_long
     same = library.OpenSSL_version(0) == SSL.OpenSSL_version(SSL.OPENSSL_VERSION)
     return library if same else None
+
+
+def addCertificate(context: SSL.Context, chain: Sequence[crypto.X509], key: crypto.PKey) -> None:
+    """
+    Give a context one more certificate, with a chain of its own.
+
+    @param context: a context that has made no connection yet, and no
+        certificate with a key of this type.
+    @param chain: the certificate, then the CA certificates to send with it.
+    @param key: its private key.
+    @raise SSL.Error: if certificate and key do not belong together.
+    """
+    content = b"".join(
+        crypto.dump_certificate(crypto.FILETYPE_PEM, certificate) for certificate in chain
+    )
+    # The key comes first: then what is checked at the end is this certificate's
+    # key, whatever the types of both are.
+    context.use_privatekey(key)
+    # add_extra_chain_cert has one chain for all certificates.  Only a file has
+    # one for each; this one is nowhere but in memory.
+    with open(os.memfd_create("chain"), "wb") as file:
+        file.write(content)
+        file.flush()
+        context.use_certificate_chain_file(f"/proc/self/fd/{file.fileno()}")
+    context.check_privatekey()
 
 
 def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:

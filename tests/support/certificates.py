@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from OpenSSL import crypto
 
@@ -185,6 +187,23 @@ class CertificateAuthority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return Credentials(certificate, key, self.intermediates)
 
+    def issueFor(self, key: crypto.PKey, name: str = "server.lab") -> OwnCertificate:
+        """
+        Make a certificate for a key of any type, also for one that C{cryptography}
+        does not know.
+
+        @param key: the key.
+        @param name: the certificate's common name and DNS name.
+        @return: the certificate, its intermediates and the key.
+        """
+        certificate = crypto.X509.from_cryptography(self.issue(name, hosts=(name,)).certificate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            certificate.set_pubkey(key)
+            certificate.sign(crypto.PKey.from_cryptography_key(self._key), "sha256")
+        others = (crypto.X509.from_cryptography(other) for other in self.intermediates)
+        return OwnCertificate((certificate, *others), key)
+
     def revocationList(
         self, *revoked: Credentials, nextUpdate: datetime = NOW + 30 * DAY
     ) -> x509.CertificateRevocationList:
@@ -219,6 +238,29 @@ class CertificateAuthority:
         store = crypto.X509Store()
         store.add_cert(crypto.X509.from_cryptography(self.certificate))
         return store
+
+
+@functools.cache
+def rsaKey(bits: int = 2048) -> crypto.PKey:
+    """An RSA key."""
+    return crypto.PKey.from_cryptography_key(rsa.generate_private_key(65537, bits))
+
+
+@functools.cache
+def ed25519Key() -> crypto.PKey:
+    """An Ed25519 key."""
+    return crypto.PKey.from_cryptography_key(ed25519.Ed25519PrivateKey.generate())
+
+
+@functools.cache
+def mldsaKey() -> crypto.PKey | None:
+    """An ML-DSA-65 key (RFC 9881, section 6), if this OpenSSL has any."""
+    seed = os.urandom(32)
+    content = bytes.fromhex("3034020100300b060960864801650304031204228020") + seed
+    try:
+        return crypto.load_privatekey(crypto.FILETYPE_ASN1, content)
+    except crypto.Error:
+        return None
 
 
 @functools.cache

@@ -135,16 +135,26 @@ class OpenSSLPeer:
     """
 
     def __init__(
-        self, role: str, own: Credentials | None = None, *, suites: Sequence[str] = ()
+        self,
+        role: str,
+        own: Credentials | None = None,
+        *,
+        suites: Sequence[str] = (),
+        signatureAlgorithms: Sequence[str] = (),
     ) -> None:
         """
         @param role: C{client} or C{server}.
         @param own: its certificate.
         @param suites: its cipher suites; if empty, OpenSSL's own choice.
+        @param signatureAlgorithms: its signature algorithms; if empty, likewise.
         """
         context = SSL.Context(SSL.TLS_METHOD)
         if suites:
             _lib.SSL_CTX_set_ciphersuites(context._context, ":".join(suites).encode())
+        if signatureAlgorithms:
+            names = ":".join(signatureAlgorithms).encode()
+            if _lib.SSL_CTX_set1_sigalgs_list(context._context, names) != 1:
+                raise ValueError(f"OpenSSL does not take {names!r}")
         if own is not None:
             pair = own.own()
             context.use_certificate(pair.chain[0])

@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from ktlsagent.errors import ConfigError, Mistake
 
 _BLANKS: Final = " \t\r\v\f"
 _ESCAPES: Final = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _TOKEN: Final = re.compile(r"\\.?|;|[^\\;]+")
+_PIN: Final = re.compile(r"pin-value\s*=", re.IGNORECASE)
 _LONGEST_NAME: Final = 32
 # A longer name may be anything, a pasted key too, and would end in a log.  A
 # prefix, as in [profile.NAME], does not shorten what follows it.
@@ -137,14 +139,25 @@ def wholeNumber(entry: Entry) -> int:
 def quote(text: str) -> str:
     """
     Show text that should not be in the file.  It may be anything, a pasted key
-    too, and ends in a log: long text is described, not quoted.
+    too, and ends in a log: long text is described, not quoted, and so is a PIN.
 
     @param text: what is in the file.
     @return: how to call it.
     """
-    if len(text) > _LONGEST_NAME:
+    if len(text) > _LONGEST_NAME or hasPIN(text):
         return f"{len(text)} characters that begin with {text[:4]!r}"
     return repr(text)
+
+
+def hasPIN(text: str) -> bool:
+    """
+    Look for a PIN in a URI (C{pin-value}, RFC 7512, section 2.4), or in what
+    should have been one.
+
+    @param text: what is in the file.
+    @return: whether there is one, however it is encoded.
+    """
+    return _PIN.search(unquote(text)) is not None
 
 
 def _isName(text: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.keyfile import Entry, parseKeyFile, quote, splitList, unescape, wholeNumber
+from ktlsagent.keyfile import Entry, hasPIN, parseKeyFile, quote, splitList, unescape, wholeNumber
 
 BASE64 = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg="
 
@@ -229,3 +229,14 @@ class ValueTests(SynchronousTestCase):
         """Text as long as a name is quoted, longer text is described."""
         self.assertEqual(quote("a" * 32), repr("a" * 32))
         self.assertEqual(quote("a" * 33), "33 characters that begin with 'aaaa'")
+
+    def test_quotePIN(self) -> None:
+        """Text with a PIN in it is described, however short it is and however it is written."""
+        for text in (
+            "pkcs11:a?pin-value=1234",
+            "pkcs11:a?pin%2Dvalue%3D1234",
+            "PIN-VALUE = 1234",
+        ):
+            self.assertTrue(hasPIN(text))
+            self.assertEqual(quote(text), f"{len(text)} characters that begin with {text[:4]!r}")
+        self.assertFalse(hasPIN("pkcs11:a?pin-source=file:/pin"))

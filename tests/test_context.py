@@ -25,10 +25,17 @@ def makeContext(
     *own: OwnCertificate,
     suites: tuple[str, ...] = SUITES,
     groups: tuple[str, ...] = (),
+    signatureAlgorithms: tuple[str, ...] = (),
 ) -> TLSContext:
     """Make a context that trusts the lab's CA."""
     store = certificates.authority().store()
-    return TLSContext(store=store, own=own, suites=suites, groups=groups)
+    return TLSContext(
+        store=store,
+        own=own,
+        suites=suites,
+        groups=groups,
+        signatureAlgorithms=signatureAlgorithms,
+    )
 
 
 def makeEngine(role: Role, context: TLSContext) -> TLSEngine:
@@ -73,6 +80,31 @@ class ContextTests(SynchronousTestCase):
         """So is a group."""
         error = self.assertRaises(ValueError, makeContext, groups=("P-1",))
         self.assertEqual(str(error), "OpenSSL does not take the groups P-1")
+
+    def test_unknownSignatureAlgorithm(self) -> None:
+        """So is a signature algorithm."""
+        error = self.assertRaises(ValueError, makeContext, signatureAlgorithms=("ed25519", "rot13"))
+        self.assertEqual(
+            str(error), "OpenSSL does not take the signature algorithms ed25519, rot13"
+        )
+
+    def test_signatureAlgorithms(self) -> None:
+        """The signature algorithms are the ones asked for, in that order, for either role."""
+        names = ("ed25519", "ecdsa_secp256r1_sha256")
+        hello = makeEngine(Role.CLIENT, makeContext(signatureAlgorithms=names)).start()
+        # signature_algorithms (13), then two of them (RFC 8446, section 4.2.3).
+        self.assertIn(bytes.fromhex("000d0006000408070403"), hello)
+        server = makeEngine(
+            Role.SERVER,
+            makeContext(
+                certificates.authority().issueFor(certificates.rsaKey()),
+                signatureAlgorithms=names,
+            ),
+        )
+        client = makeEngine(Role.CLIENT, makeContext())
+        pair(client, server)
+        self.assertIs(server.state, EngineState.FAILED)
+        self.assertEqual(server.alertSent, 40)
 
     def test_groups(self) -> None:
         """The groups are the ones asked for, or a context cannot be had."""

@@ -298,9 +298,7 @@ class SeveralCertificatesTests(EngineTestCase):
                 own=(expected,),
                 suites=tuple(CIPHER_SUITES),
                 groups=(),
-            )
-            openssl._lib.SSL_CTX_set1_sigalgs_list(
-                serverContext._context._context, algorithm.encode()
+                signatureAlgorithms=(algorithm,),
             )
             client, server = makeClient(context=clientContext), makeServer(context=serverContext)
             pair(client, server)

@@ -137,6 +137,25 @@ class GroupTests(SynchronousTestCase):
         self.assertFalse(openssl.setGroups(SSL.Context(SSL.TLS_METHOD), ["P-256"]))
 
 
+class SignatureAlgorithmTests(SynchronousTestCase):
+    """Tests of L{openssl.setSignatureAlgorithms} and L{openssl.supportedSignatureAlgorithms}."""
+
+    def test_chosen(self) -> None:
+        """Algorithms that OpenSSL has are taken; one that it has not spoils the list."""
+        names = ("ed25519", "rot13", "rsa_pss_rsae_sha256")
+        found = openssl.supportedSignatureAlgorithms(names)
+        self.assertEqual(found, ("ed25519", "rsa_pss_rsae_sha256"))
+        for some, taken in ((found, True), (names, False)):
+            context = SSL.Context(SSL.TLS_METHOD)
+            self.assertIs(openssl.setSignatureAlgorithms(context, some), taken)
+        self.assertEqual(openssl._lib.ERR_peek_error(), 0)
+
+    def test_newest(self) -> None:
+        """ML-DSA is there exactly if OpenSSL has such keys."""
+        found = openssl.supportedSignatureAlgorithms(("mldsa65",))
+        self.assertEqual(bool(found), certificates.mldsaKey() is not None)
+
+
 class GroupNameTests(SynchronousTestCase):
     """Tests of L{openssl.groupName}; L{tests.test_engine} has the names themselves."""
 

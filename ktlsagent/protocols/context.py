@@ -50,7 +50,7 @@ class TLSContext:
     @ivar hasCertificate: whether it has a certificate of our own to show.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         *,
         suites: Sequence[str],
@@ -58,6 +58,7 @@ class TLSContext:
         store: crypto.X509Store | None = None,
         own: Sequence[OwnCertificate] = (),
         role: Role = Role.SERVER,
+        signatureAlgorithms: Sequence[str] = (),
     ) -> None:
         """
         @param store: the CAs and CRLs that peers are judged by; may be
@@ -68,9 +69,12 @@ class TLSContext:
         @param suites: names of the cipher suites, most wanted first.
         @param groups: names of the groups that OpenSSL has, most wanted first;
             if empty, OpenSSL's own choice.
+        @param signatureAlgorithms: names of the signature algorithms that
+            OpenSSL has, most wanted first; if empty, OpenSSL's own choice.
         @raise SSL.Error: if certificate and key do not belong together.
-        @raise ValueError: if OpenSSL does not take the suites or the groups, or
-            if two certificates have keys of the same type.
+        @raise ValueError: if OpenSSL does not take the suites, groups or
+            signature algorithms, or if two certificates have keys of the same
+            type.
         """
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -84,6 +88,10 @@ class TLSContext:
         openssl.setCipherSuites(context, suites)
         if groups and not openssl.setGroups(context, groups):
             raise ValueError("OpenSSL does not take the groups " + ", ".join(groups))
+        if signatureAlgorithms and not openssl.setSignatureAlgorithms(context, signatureAlgorithms):
+            raise ValueError(
+                "OpenSSL does not take the signature algorithms " + ", ".join(signatureAlgorithms)
+            )
         if store is None:
             openssl.setPreSharedKeys(context, _offered, _found)
         else:

@@ -1,7 +1,7 @@
 """
 What pyOpenSSL does not offer, through the bindings that it sits on: cipher
-suites, groups, several certificates with a chain each, shared trust stores and
-a verification callback that chooses the alert.
+suites, groups, signature algorithms, several certificates with a chain each,
+shared trust stores and a verification callback that chooses the alert.
 """
 
 from __future__ import annotations
@@ -74,6 +74,33 @@ def supportedGroups(names: tuple[str, ...]) -> tuple[str, ...]:
     @return: those of them that can be used, in the same order.
     """
     return tuple(name for name in names if setGroups(SSL.Context(SSL.TLS_METHOD), (name,)))
+
+
+def setSignatureAlgorithms(context: SSL.Context, names: Sequence[str]) -> bool:
+    """
+    Restrict a context to some signature algorithms, for both sides' signatures.
+
+    @param context: a context that has made no connection yet.
+    @param names: the algorithms, most wanted first.
+    @return: whether OpenSSL knows them all and took them.
+    """
+    algorithms = ":".join(names).encode()
+    taken = bool(_lib.SSL_CTX_set1_sigalgs_list(context._context, algorithms) == 1)
+    _clearErrors()
+    return taken
+
+
+@functools.cache
+def supportedSignatureAlgorithms(names: tuple[str, ...]) -> tuple[str, ...]:
+    """
+    Find out which signature algorithms this OpenSSL has.
+
+    @param names: the algorithms to ask for.
+    @return: those of them that can be used, in the same order.
+    """
+    return tuple(
+        name for name in names if setSignatureAlgorithms(SSL.Context(SSL.TLS_METHOD), (name,))
+    )
 
 
 @functools.cache

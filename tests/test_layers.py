@@ -29,6 +29,9 @@ PURE = {
 
 LAYERS: dict[str, str] = {
     "errors": "",
+    "expiry": "",
+    "pem": "",
+    "inventory": "protocols",
     "__init__": "",
     "ledger": "",
     "stepqueue": "",

@@ -26,6 +26,9 @@ DAY = timedelta(days=1)
 NOW = datetime.now(UTC).replace(microsecond=0)
 """When the certificates are made; good ones are valid from a day before to 30 days after."""
 
+DER = serialization.Encoding.DER
+PEM = serialization.Encoding.PEM
+
 BOTH_PURPOSES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 _SIGNS_CERTIFICATES = x509.KeyUsage(
@@ -205,21 +208,35 @@ class CertificateAuthority:
         return OwnCertificate((certificate, *others), key)
 
     def revocationList(
-        self, *revoked: Credentials, nextUpdate: datetime = NOW + 30 * DAY
+        self,
+        *revoked: Credentials,
+        nextUpdate: datetime = NOW + 30 * DAY,
+        thisUpdate: datetime | None = None,
+        number: int | None = None,
+        critical: Sequence[x509.ExtensionType] = (),
     ) -> x509.CertificateRevocationList:
         """
         Make a CRL.
 
         @param revoked: whose certificates are revoked.
         @param nextUpdate: when the CRL expires.
+        @param thisUpdate: when it was made; by default a day ago, or before it expires.
+        @param number: its CRL number, if it has one; it then names its key, too.
+        @param critical: more extensions that it insists on.
         @return: the CRL.
         """
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._subject)
-            .last_update(min(NOW, nextUpdate) - DAY)
+            .last_update(thisUpdate or min(NOW, nextUpdate) - DAY)
             .next_update(nextUpdate)
         )
+        if number is not None:
+            key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+            builder = builder.add_extension(key, critical=False)
+        for extension in critical:
+            builder = builder.add_extension(extension, critical=True)
         for credentials in revoked:
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder()

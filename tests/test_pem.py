@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from binascii import b2a_base64
-from contextlib import suppress
+
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ class BlocksTests(SynchronousTestCase):
     @given(st.binary())
     def test_anything(self, data: bytes) -> None:
         """Whatever is in a file, it is read or refused."""
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):
             pem.decode(data, pem.CERTIFICATE)
 
 

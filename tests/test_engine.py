@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL, crypto
@@ -31,7 +32,12 @@ from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
-from ktlsagent.protocols.verification import describeSubject
+from ktlsagent.protocols.verification import (
+    CHAIN_ERRORS,
+    V_CRL_HAS_EXPIRED,
+    V_UNABLE_TO_GET_CRL,
+    describeSubject,
+)
 from tests.support import certificates
 from tests.support.certificates import Credentials
 from tests.support.modelktls import ModelKTLS
@@ -70,6 +76,7 @@ def makeContext(
     suites: Sequence[str] = tuple(CIPHER_SUITES),
     groups: Sequence[str] = (),
     store: crypto.X509Store | None = None,
+    tolerated: frozenset[int] = frozenset(),
 ) -> TLSContext:
     """Make a context that trusts the lab's CA."""
     return TLSContext(
@@ -77,6 +84,7 @@ def makeContext(
         own=() if own is None else (own.own(),),
         suites=suites,
         groups=groups,
+        tolerated=tolerated,
     )
 
 
@@ -643,6 +651,102 @@ class RefusedCertificateTests(EngineTestCase):
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
         error, _client = self.refuseServer(certificates.server(), store)
         self.assertEqual(error.code, "crl-missing")
+
+
+class ToleratedTests(EngineTestCase):
+    """Some errors are no refusal, if the context says so."""
+
+    def connect(
+        self, own: Credentials, store: crypto.X509Store, tolerated: frozenset[int]
+    ) -> TLSEngine:
+        """Let a client that tolerates some errors look at a server's certificate."""
+        client = makeClient(context=makeContext(store=store, tolerated=tolerated))
+        converse(client, StdlibPeer(stdlibContext("server", own=own)))
+        return client
+
+    def looksUp(self, *lists: x509.CertificateRevocationList) -> crypto.X509Store:
+        """Make a store that asks for CRLs."""
+        store = certificates.authority().store()
+        for revoked in lists:
+            store.add_crl(revoked)
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        return store
+
+    def test_missingRevocationList(self) -> None:
+        """A CRL that is not there may be none that is needed; the chain stays what it is."""
+        client = self.connect(
+            certificates.server(), self.looksUp(), frozenset({V_UNABLE_TO_GET_CRL})
+        )
+        chain = (certificates.server().certificate, certificates.authority().certificate)
+        self.assertEqual(self.session(client).peerChain, chain)
+
+    def test_expiredRevocationList(self) -> None:
+        """An expired CRL may count; what it has revoked is refused all the same."""
+        old = certificates.NOW - certificates.DAY
+        server = certificates.server()
+        lists = [
+            certificates.authority().revocationList(*revoked, nextUpdate=old)
+            for revoked in ([], [server])
+        ]
+        tolerated = frozenset({V_CRL_HAS_EXPIRED})
+        self.session(self.connect(server, self.looksUp(lists[0]), tolerated))
+        client = self.connect(server, self.looksUp(lists[1]), tolerated)
+        self.assertEqual(self.failure(client).code, "certificate-revoked")
+
+    def test_onlyWhatIsNamed(self) -> None:
+        """One does not stand for the other."""
+        client = self.connect(certificates.server(), self.looksUp(), frozenset({V_CRL_HAS_EXPIRED}))
+        self.assertEqual(self.failure(client).code, "crl-missing")
+
+    def test_noChain(self) -> None:
+        """If chains need not lead anywhere, the judge sees the peer's own certificate alone."""
+        oldAuthority = certificates.CertificateAuthority(
+            "Old CA",
+            certificates.authority(),
+            notBefore=certificates.NOW - 9 * certificates.DAY,
+            notAfter=certificates.NOW - certificates.DAY,
+        )
+        withRoot = certificates.server()
+        withRoot = Credentials(
+            withRoot.certificate, withRoot.key, (certificates.authority().certificate,)
+        )
+        for own in (
+            certificates.selfSigned(),
+            certificates.server(),
+            certificates.chained(),
+            withRoot,
+            oldAuthority.issue("server.lab"),
+        ):
+            for flags in (0, crypto.X509StoreFlags.PARTIAL_CHAIN):
+                store = crypto.X509Store()
+                store.set_flags(flags)
+                client = self.connect(own, store, CHAIN_ERRORS)
+                self.assertEqual(self.session(client).peerChain, (own.certificate,))
+
+    def test_noChainButDates(self) -> None:
+        """All else that is wrong with the peer's own certificate is still wrong."""
+        for own, code, alert in (
+            (certificates.expired(), "certificate-expired", 45),
+            (certificates.notYetValid(), "certificate-not-yet-valid", 45),
+            (certificates.clientOnly(), "wrong-key-purpose", 43),
+        ):
+            for flags in (0, crypto.X509StoreFlags.PARTIAL_CHAIN):
+                store = crypto.X509Store()
+                store.set_flags(flags)
+                client = self.connect(own, store, CHAIN_ERRORS)
+                self.assertEqual(self.failure(client).code, code)
+                self.assertEqual(client.alertSent, alert)
+
+    def test_noChainButSignature(self) -> None:
+        """So is a signature that is not its issuer's, if that is sent along."""
+        own = certificates.server()
+        forged = own.certificate.public_bytes(serialization.Encoding.DER)
+        forged = forged[:-1] + bytes((forged[-1] ^ 1,))
+        own = Credentials(
+            x509.load_der_x509_certificate(forged), own.key, (certificates.authority().certificate,)
+        )
+        client = self.connect(own, crypto.X509Store(), CHAIN_ERRORS)
+        self.assertEqual(self.failure(client).code, "bad-signature")
 
 
 class JudgeTests(EngineTestCase):

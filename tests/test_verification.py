@@ -71,15 +71,27 @@ class ChainErrorTests(SynchronousTestCase):
         error = chainError(10, 1, certificates.authority().certificate, "server")
         self.assertIn("the CA certificate at depth 1 (CN=Lab CA) expired", error.reason)
 
+    def test_revocationLists(self) -> None:
+        """A CRL that cannot be used: whose it is, and what to do."""
+        certificate = certificates.chained().certificate
+        expected = (
+            "expected a current CRL of CN=Lab Issuing CA, which issued the client's certificate "
+            "(CN=server.lab), found "
+        )
+        for number, code, found in (
+            (3, "crl-missing", "none; add it to x509.crl"),
+            (11, "crl-not-yet-valid", "one whose time has not come; look at the clocks"),
+            (12, "crl-expired", "one that has expired; put the CA's newest one in its place"),
+        ):
+            error = chainError(number, 0, certificate, "client")
+            self.assertEqual((error.code, error.reason), (code, expected + found))
+
     def test_others(self) -> None:
         """All other errors have a code of their own and OpenSSL's words."""
         certificate = certificates.server().certificate
         for number, code in (
-            (3, "crl-missing"),
             (7, "bad-signature"),
             (8, "bad-signature"),
-            (11, "crl-not-yet-valid"),
-            (12, "crl-expired"),
             (23, "certificate-revoked"),
             (26, "wrong-key-purpose"),
             (66, "weak-certificate"),

@@ -48,6 +48,7 @@ class TLSContext:
     A context for TLS 1.3 handshakes that end in kTLS.
 
     @ivar hasCertificate: whether it has a certificate of our own to show.
+    @ivar tolerated: the C{X509_V_ERR_*} for which peers are not refused.
     """
 
     def __init__(  # noqa: PLR0913 - all by name
@@ -59,6 +60,7 @@ class TLSContext:
         own: Sequence[OwnCertificate] = (),
         role: Role = Role.SERVER,
         signatureAlgorithms: Sequence[str] = (),
+        tolerated: frozenset[int] = frozenset(),
     ) -> None:
         """
         @param store: the CAs and CRLs that peers are judged by; may be
@@ -71,6 +73,9 @@ class TLSContext:
             if empty, OpenSSL's own choice.
         @param signatureAlgorithms: names of the signature algorithms that
             OpenSSL has, most wanted first; if empty, OpenSSL's own choice.
+        @param tolerated: the C{X509_V_ERR_*} for which peers are not refused.
+            With L{CHAIN_ERRORS<verification.CHAIN_ERRORS>} nothing is asked
+            of CA certificates, and the judge alone knows the peer.
         @raise SSL.Error: if certificate and key do not belong together.
         @raise ValueError: if OpenSSL does not take the suites, groups or
             signature algorithms, or if two certificates have keys of the same
@@ -104,6 +109,7 @@ class TLSContext:
         openssl.setVerification(context, _judge)
         self._context = context
         self.hasCertificate = bool(own)
+        self.tolerated = tolerated
 
     def connection(self, engine: TLSEngine) -> SSL.Connection:
         """

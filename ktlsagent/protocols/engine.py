@@ -41,6 +41,7 @@ from ktlsagent.protocols.record import (
 from ktlsagent.protocols.session import Direction, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
+    CHAIN_ERRORS,
     V_APPLICATION_VERIFICATION,
     V_CERT_REJECTED,
     V_HOSTNAME_MISMATCH,
@@ -62,6 +63,7 @@ Judge = Callable[[Sequence[x509.Certificate]], "PeerRejected | None"]
 """
 Says why the peer is refused, although its chain is good; or C{None}.  The chain
 is the one that was verified: the peer's own certificate first, the root last.
+It is the peer's own certificate alone if the context does not ask for CAs.
 """
 
 
@@ -186,6 +188,8 @@ class TLSEngine:
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
+        self._tolerated = parameters.context.tolerated
+        self._anchored = True
         self._peerChain: tuple[x509.Certificate, ...] = ()
         self._verdict: HandshakeError | None = None
         self._failure: Exception | None = None
@@ -262,12 +266,23 @@ class TLSEngine:
                 f"expected the {self._role.peer} to use the pre-shared key, found a certificate",
             )
             return V_APPLICATION_VERIFICATION
+        if self._passesOver(error, depth):
+            return V_OK
         if error != V_OK:
             self._verdict = chainError(error, depth, chain[depth], self._role.peer)
             return alertError(error)
-        self._peerChain = tuple(chain)
+        self._peerChain = tuple(chain if self._anchored else chain[:1])
         self._verdict = self._judgePeer(self._peerChain)
         return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
+
+    def _passesOver(self, error: int, depth: int) -> bool:
+        """Say whether an error is none for us."""
+        if error in self._tolerated:
+            self._anchored = self._anchored and error not in CHAIN_ERRORS
+            return True
+        # Nobody vouches for CA certificates that lead to no CA that is trusted:
+        # what is wrong with them does not matter.
+        return depth > 0 and not self._anchored
 
     def unreadable(self, reason: Exception) -> int:
         """

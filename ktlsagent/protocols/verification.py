@@ -15,12 +15,21 @@ from ktlsagent.protocols.openssl import verifyErrorText
 
 V_OK = 0
 V_UNSPECIFIED = 1
+V_UNABLE_TO_GET_CRL = 3
 V_CERT_NOT_YET_VALID = 9
 V_CERT_HAS_EXPIRED = 10
+V_CRL_NOT_YET_VALID = 11
+V_CRL_HAS_EXPIRED = 12
 V_CERT_REJECTED = 28
 V_APPLICATION_VERIFICATION = 50
 V_HOSTNAME_MISMATCH = 62
 """C{X509_V_ERR_*} of C{openssl/x509_vfy.h}, as far as we choose them."""
+
+CHAIN_ERRORS = frozenset({2, 18, 19, 20, 21})
+"""
+The C{X509_V_ERR_*} of a chain that does not lead to a CA of the trust store:
+what is passed over where a certificate is known without any CA.
+"""
 
 CERTIFICATE_INVALID = "certificate-invalid"
 """The code of what has no code of its own."""
@@ -32,13 +41,13 @@ _WEAK = "weak-certificate"
 
 _CODES = {
     2: _UNKNOWN_CA,
-    3: "crl-missing",
+    V_UNABLE_TO_GET_CRL: "crl-missing",
     7: "bad-signature",
     8: "bad-signature",
     V_CERT_NOT_YET_VALID: "certificate-not-yet-valid",
     V_CERT_HAS_EXPIRED: "certificate-expired",
-    11: "crl-not-yet-valid",
-    12: "crl-expired",
+    V_CRL_NOT_YET_VALID: "crl-not-yet-valid",
+    V_CRL_HAS_EXPIRED: "crl-expired",
     18: _SELF_SIGNED,
     19: _UNKNOWN_CA,
     20: _UNKNOWN_CA,
@@ -48,6 +57,12 @@ _CODES = {
     66: _WEAK,
     67: _WEAK,
     68: _WEAK,
+}
+
+_CRL_FLAWS = {
+    V_UNABLE_TO_GET_CRL: "none; add it to x509.crl",
+    V_CRL_NOT_YET_VALID: "one whose time has not come; look at the clocks",
+    V_CRL_HAS_EXPIRED: "one that has expired; put the CA's newest one in its place",
 }
 
 _ALERT_ERRORS = {V_CERT_NOT_YET_VALID: V_CERT_HAS_EXPIRED}
@@ -113,6 +128,9 @@ def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str
         words = f"{which} expired at {_when(certificate.not_valid_after_utc)}"
     elif number == V_CERT_NOT_YET_VALID:
         words = f"{which} is not valid before {_when(certificate.not_valid_before_utc)}"
+    elif number in _CRL_FLAWS:
+        words = f"expected a current CRL of {issuer}, which issued {which}, found "
+        words += _CRL_FLAWS[number]
     elif code == _UNKNOWN_CA:
         words = f"{anchored} {which} issued by {issuer}"
     elif code == _SELF_SIGNED:

@@ -32,6 +32,8 @@ LAYERS: dict[str, str] = {
     "expiry": "",
     "pem": "",
     "inventory": "protocols",
+    "files": "errors",
+    "truststores": "expiry files pem profiles protocols",
     "__init__": "",
     "ledger": "",
     "stepqueue": "",

@@ -215,8 +215,18 @@ class StoreTests(SynchronousTestCase):
 
 
 class WordsTests(SynchronousTestCase):
-    """Tests of L{openssl.verifyErrorText}."""
+    """Tests of L{openssl.verifyErrorText} and L{openssl.errorWords}."""
 
     def test_text(self) -> None:
         """An error has OpenSSL's words (X509_V_ERR_CERT_HAS_EXPIRED is 10)."""
         self.assertEqual(openssl.verifyErrorText(10), "certificate has expired")
+
+    def test_reasons(self) -> None:
+        """An exception has the reasons of OpenSSL's queue, or words of its own."""
+        error = self.assertRaises(crypto.Error, crypto.load_certificate, crypto.FILETYPE_ASN1, b"0")
+        self.assertEqual(openssl.errorWords(error), error.args[0][0][2])
+        queue = [("", "", "one"), ("", "", "two")]
+        self.assertEqual(openssl.errorWords(SSL.Error(queue)), "one; two")
+        self.assertEqual(openssl.errorWords(SSL.Error([])), "no reason given")
+        self.assertEqual(openssl.errorWords(ValueError("none")), "none")
+        self.assertEqual(openssl.errorWords(SSL.Error()), "")

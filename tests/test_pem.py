@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from binascii import b2a_base64
 
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase

@@ -303,6 +303,19 @@ def verifyErrorText(number: int) -> str:
     return text.decode()
 
 
+def errorWords(error: Exception) -> str:
+    """
+    Put OpenSSL's error queue, or what took its place, into words.
+
+    @param error: an exception of pyOpenSSL.
+    @return: the reasons that OpenSSL gives.
+    """
+    queue = error.args[0] if error.args else ""
+    if isinstance(queue, list):
+        return "; ".join(entry[2] for entry in queue) or "no reason given"
+    return str(error)
+
+
 def _clearErrors() -> None:
     """Empty OpenSSL's error queue: what stays in it is blamed on the next call."""
     while _lib.ERR_get_error():

@@ -34,6 +34,7 @@ LAYERS: dict[str, str] = {
     "inventory": "protocols",
     "files": "errors",
     "truststores": "expiry files pem profiles protocols",
+    "crls": "expiry files inventory pem profiles protocols",
     "__init__": "",
     "ledger": "",
     "stepqueue": "",

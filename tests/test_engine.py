@@ -77,6 +77,7 @@ def makeContext(
     groups: Sequence[str] = (),
     store: crypto.X509Store | None = None,
     tolerated: frozenset[int] = frozenset(),
+    certificateRequired: bool = False,
 ) -> TLSContext:
     """Make a context that trusts the lab's CA."""
     return TLSContext(
@@ -85,6 +86,7 @@ def makeContext(
         suites=suites,
         groups=groups,
         tolerated=tolerated,
+        certificateRequired=certificateRequired,
     )
 
 
@@ -206,6 +208,19 @@ class EngineAgainstEngineTests(EngineTestCase):
         self.assertIsNone(self.session(server).peerCertificate)
         self.assertEqual(self.session(server).peerChain, ())
         self.assertIsNone(server.presentedCertificate)
+
+    def test_certificateRequired(self) -> None:
+        """A context may insist on a certificate; a client without one is told so."""
+        context = makeContext(certificates.server(), certificateRequired=True)
+        client, server = makeClient(), makeServer(context=context)
+        pair(client, server)
+        error = self.failure(server)
+        self.assertIsInstance(error, PeerRejected)
+        self.assertEqual(error.code, "certificate-required")
+        self.assertEqual(server.alertSent, AlertDescription.CERTIFICATE_REQUIRED)
+        client, server = makeClient(certificates.client()), makeServer(context=context)
+        pair(client, server)
+        self.assertMatch(client, server)
 
     def test_intermediateAuthorities(self) -> None:
         """The CA certificates below the root are sent along, and the chain is the verified one."""

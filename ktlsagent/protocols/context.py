@@ -61,6 +61,7 @@ class TLSContext:
         role: Role = Role.SERVER,
         signatureAlgorithms: Sequence[str] = (),
         tolerated: frozenset[int] = frozenset(),
+        certificateRequired: bool = False,
     ) -> None:
         """
         @param store: the CAs and CRLs that peers are judged by; may be
@@ -76,6 +77,8 @@ class TLSContext:
         @param tolerated: the C{X509_V_ERR_*} for which peers are not refused.
             With L{CHAIN_ERRORS<verification.CHAIN_ERRORS>} nothing is asked
             of CA certificates, and the judge alone knows the peer.
+        @param certificateRequired: whether a client without a certificate is
+            refused.
         @raise SSL.Error: if certificate and key do not belong together.
         @raise ValueError: if OpenSSL does not take the suites, groups or
             signature algorithms, or if two certificates have keys of the same
@@ -106,7 +109,7 @@ class TLSContext:
             openssl.addCertificate(context, certificate.chain, certificate.key)
         context.set_keylog_callback(_keyLogged)
         context.set_info_callback(_informed)
-        openssl.setVerification(context, _judge)
+        openssl.setVerification(context, _judge, required=certificateRequired)
         self._context = context
         self.hasCertificate = bool(own)
         self.tolerated = tolerated

@@ -421,6 +421,12 @@ class TLSEngine:
                 "protocol-version",
                 f"expected TLS 1.3, found a {self._role.peer} that does not offer it ({detail})",
             )
+        if self.alertSent == AlertDescription.CERTIFICATE_REQUIRED:
+            return PeerRejected(
+                "certificate-required",
+                "expected a certificate from the client, as the profile's rules are about it, "
+                "found none",
+            )
         if self.preSharedKey is not None and _WRONG_BINDER in detail:
             return PeerRejected(
                 _WRONG_KEY,

@@ -161,16 +161,19 @@ def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:
     _lib.SSL_CTX_set_cert_store(context._context, store._store)
 
 
-def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
+def setVerification(
+    context: SSL.Context, callback: VerifyCallback, *, required: bool = False
+) -> None:
     """
     Ask for the peer's certificate and have its chain judged.
 
     pyOpenSSL's own callback can refuse, but not say why: the peer then gets
     C{internal_error}.  This one sets the error, from which OpenSSL takes the
-    alert.  A client without a certificate is not refused by this.
+    alert.
 
     @param context: a context that has made no connection yet.
     @param callback: the judge; it must not raise.
+    @param required: whether a client without a certificate is refused.
     """
     index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
@@ -186,7 +189,8 @@ def setVerification(context: SSL.Context, callback: VerifyCallback) -> None:
         return int(error == 0)
 
     handle: Any = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
-    _lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, handle)
+    mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
+    _lib.SSL_CTX_set_verify(context._context, mode, handle)
     # OpenSSL does not keep it alive, and a connection that is under way when
     # the configuration is reloaded keeps nothing but its SSL.Context alive.
     context._verify_callback = handle

@@ -31,7 +31,8 @@ from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
-from ktlsagent.protocols.session import EstablishedSession, Role
+from ktlsagent.protocols.psk import SHA256, PreSharedKey
+from ktlsagent.protocols.session import Demand, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     CHAIN_ERRORS,
     V_CRL_HAS_EXPIRED,
@@ -827,6 +828,238 @@ class JudgeTests(EngineTestCase):
         self.assertIsNot(client.state, EngineState.COMPLETE)
 
 
+class ProtocolTests(EngineTestCase):
+    """ALPN: both ends agree on C{sunrpc}, or at least not on anything else."""
+
+    def context(self, alpn: Demand, *, server: bool = False) -> TLSContext:
+        """Make a context."""
+        return TLSContext(
+            store=certificates.authority().store(),
+            own=(certificates.server().own(),) if server else (),
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+            alpn=alpn,
+        )
+
+    def asClient(self, alpn: Demand, selects: bytes | None) -> tuple[TLSEngine, OpenSSLPeer]:
+        """Let a client talk to a server that selects something, or does not know ALPN."""
+        client = makeClient(context=self.context(alpn))
+        peer = OpenSSLPeer("server", certificates.server(), selects=selects)
+        converse(client, peer)
+        return client, peer
+
+    def asServer(self, alpn: Demand, *offered: str) -> tuple[TLSEngine, StdlibPeer]:
+        """Let a server talk to a client that offers something, or does not know ALPN."""
+        context = stdlibContext("client")
+        if offered:
+            context.set_alpn_protocols(offered)
+        server, peer = makeServer(context=self.context(alpn, server=True)), StdlibPeer(context)
+        converse(server, peer)
+        return server, peer
+
+    def test_agreed(self) -> None:
+        """Two of us agree on sunrpc, unless one does not use ALPN and the other need not."""
+        for ours in Demand:
+            for theirs in Demand:
+                client = makeClient(context=self.context(ours))
+                server = makeServer(context=self.context(theirs, server=True))
+                pair(client, server)
+                if {ours, theirs} == {Demand.OFF, Demand.REQUIRE}:
+                    self.assertEqual(
+                        {self.failure(client).code, self.failure(server).code},
+                        {"alpn-missing", "alert-no-application-protocol"},
+                    )
+                    continue
+                self.assertMatch(client, server)
+                expected = None if Demand.OFF in (ours, theirs) else "sunrpc"
+                for engine in (client, server):
+                    self.assertEqual(self.session(engine).alpn, expected)
+
+    def test_serverSelects(self) -> None:
+        """A server selects sunrpc, wherever in the list it is."""
+        for offered in (("sunrpc",), ("h2", "sunrpc"), ("sunrpc", "h2")):
+            server, peer = self.asServer(Demand.ACCEPT, *offered)
+            self.assertEqual(self.session(server).alpn, "sunrpc")
+            self.assertEqual(peer.tls.selected_alpn_protocol(), "sunrpc")
+
+    def test_serverTakesOldClients(self) -> None:
+        """A client that does not use ALPN is served, if it need not."""
+        server, peer = self.asServer(Demand.ACCEPT)
+        self.assertIsNone(self.session(server).alpn)
+        self.assertTrue(peer.complete)
+
+    def test_serverIgnores(self) -> None:
+        """A server that does not use ALPN does not look at what is offered."""
+        server, peer = self.asServer(Demand.OFF, "h2")
+        self.assertIsNone(self.session(server).alpn)
+        self.assertIsNone(peer.tls.selected_alpn_protocol())
+
+    def test_serverRefusesOthers(self) -> None:
+        """A client that offers other protocols alone is told so; they are named."""
+        for alpn in (Demand.ACCEPT, Demand.REQUIRE):
+            server, peer = self.asServer(alpn, "h2", "http/1.1")
+            error = self.failure(server)
+            self.assertIsInstance(error, PeerMisbehaved)
+            self.assertEqual(error.code, "alpn-mismatch")
+            self.assertEqual(
+                error.reason,
+                "expected a client that offers sunrpc by ALPN, found one that offers h2, http/1.1",
+            )
+            self.assertEqual(statusOf(error), errno.EACCES)
+            self.assertEqual(server.alertSent, 120)
+            self.assertIn("NO_APPLICATION_PROTOCOL", str(peer.error).upper().replace(" ", "_"))
+
+    def test_serverRequires(self) -> None:
+        """A client that does not use ALPN, but has to, is told so before anything else."""
+        server, peer = self.asServer(Demand.REQUIRE)
+        error = self.failure(server)
+        self.assertIsInstance(error, PeerMisbehaved)
+        self.assertEqual(
+            (error.code, error.reason),
+            (
+                "alpn-missing",
+                "expected a client that agrees on sunrpc by ALPN, found one that does not use ALPN",
+            ),
+        )
+        self.assertEqual(server.alertSent, 120)
+        self.assertIn("NO_APPLICATION_PROTOCOL", str(peer.error).upper().replace(" ", "_"))
+
+    def test_namesOfAnyKind(self) -> None:
+        """What a client offers may be anything, and a lot; the words stay words."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_alpn_protos([b"\xff\x00", b"x" * 255, *(b"%d" % n for n in range(50))])
+        peer = OpenSSLPeer("client")
+        peer.connection = SSL.Connection(context)
+        peer.connection.set_connect_state()
+        server = makeServer(context=self.context(Demand.ACCEPT, server=True))
+        converse(server, peer)
+        reason = self.failure(server).reason
+        self.assertIn("found one that offers \\xff\x00, " + "x" * 255 + ", 0, 1, ", reason)
+        self.assertTrue(reason.endswith(" and 44 more"), reason)
+
+    def test_preSharedKeys(self) -> None:
+        """It is the same without certificates."""
+        key = PreSharedKey(b"client", b"k" * 32, SHA256, 7)
+        for theirs in (Demand.OFF, Demand.ACCEPT):
+            client, server = (
+                TLSEngine(
+                    TLSParameters(
+                        role,
+                        TLSContext(
+                            role=role, suites=("TLS_AES_128_GCM_SHA256",), groups=(), alpn=alpn
+                        ),
+                        None,
+                        accept,
+                        preSharedKey=key,
+                    )
+                )
+                for role, alpn in ((Role.CLIENT, Demand.REQUIRE), (Role.SERVER, theirs))
+            )
+            pair(client, server)
+            if theirs is Demand.OFF:
+                self.assertEqual(self.failure(client).code, "alpn-missing")
+                self.assertEqual(self.failure(server).code, "alert-no-application-protocol")
+            else:
+                self.assertMatch(client, server)
+                self.assertEqual(self.session(server).alpn, "sunrpc")
+
+    def test_helloRetryRequest(self) -> None:
+        """What is agreed on holds when a client has to say hello twice."""
+        for alpn in (Demand.ACCEPT, Demand.REQUIRE):
+            for offered in ([b"sunrpc"], []):
+                context = SSL.Context(SSL.TLS_METHOD)
+                # A group that the server has, but whose key share is not sent at first.
+                if not openssl.setGroups(context, ("X25519", "P-256")):
+                    return
+                if offered:
+                    context.set_alpn_protos(offered)
+                serverContext = TLSContext(
+                    store=certificates.authority().store(),
+                    own=(certificates.server().own(),),
+                    suites=tuple(CIPHER_SUITES),
+                    groups=("P-256",),
+                    alpn=alpn,
+                )
+                peer = OpenSSLPeer("client")
+                peer.connection = SSL.Connection(context)
+                peer.connection.set_connect_state()
+                server = makeServer(context=serverContext)
+                converse(server, peer)
+                if offered or alpn is Demand.ACCEPT:
+                    self.assertEqual(self.session(server).alpn, "sunrpc" if offered else None)
+                else:
+                    self.assertEqual(self.failure(server).code, "alpn-missing")
+
+    def test_clientOffers(self) -> None:
+        """A client offers sunrpc and nothing else, unless it does not use ALPN."""
+        # Type 16, a list of one name (RFC 7301, section 3.1).
+        extension = bytes.fromhex("00100009000706") + b"sunrpc"
+        for alpn in Demand:
+            hello = makeClient(context=self.context(alpn)).start()
+            self.assertIs(extension in hello, alpn is not Demand.OFF)
+
+    def test_clientAgrees(self) -> None:
+        """A client takes a server's selection."""
+        client, peer = self.asClient(Demand.REQUIRE, b"sunrpc")
+        self.assertEqual(self.session(client).alpn, "sunrpc")
+        self.assertTrue(peer.complete)
+
+    def test_clientTakesOldServers(self) -> None:
+        """A server that selects nothing is taken, if it need not."""
+        for alpn in (Demand.OFF, Demand.ACCEPT):
+            client, _peer = self.asClient(alpn, None)
+            self.assertIsNone(self.session(client).alpn)
+
+    def test_clientRequires(self) -> None:
+        """A server that selects nothing, but has to, learns it before our Finished."""
+        client, peer = self.asClient(Demand.REQUIRE, None)
+        error = self.failure(client)
+        self.assertIsInstance(error, PeerMisbehaved)
+        self.assertEqual(error.code, "alpn-missing")
+        self.assertIn("a server that agrees on sunrpc by ALPN, found one that", error.reason)
+        self.assertEqual(client.alertSent, 120)
+        self.assertFalse(peer.complete)
+        self.assertIn("no application protocol", str(peer.error))
+
+    def test_clientIsNotAsked(self) -> None:
+        """A server that selects what was not offered is refused."""
+        for selected in (b"h2", b"sunrpc2", b"sun"):
+            client, peer = self.asClient(Demand.ACCEPT, selected)
+            error = self.failure(client)
+            self.assertIsInstance(error, PeerMisbehaved)
+            self.assertEqual(error.code, "alpn-mismatch")
+            self.assertIn(
+                "expected a server that selects sunrpc by ALPN, or nothing, found another protocol",
+                error.reason,
+            )
+            self.assertEqual(client.alertSent, 120)
+            self.assertFalse(peer.complete)
+
+    def test_libraryDoesNotLook(self) -> None:
+        """So it is if OpenSSL lets it pass."""
+        context = OddContext(
+            store=certificates.authority().store(),
+            suites=tuple(CIPHER_SUITES),
+            groups=(),
+            alpn=Demand.ACCEPT,
+        )
+        context.selected = b"h2"
+        client = makeClient(context=context)
+        peer = OpenSSLPeer("server", certificates.server())
+        converse(client, peer)
+        error = self.failure(client)
+        self.assertEqual(error.code, "alpn-mismatch")
+        self.assertTrue(error.reason.endswith(", found h2"), error.reason)
+        self.assertEqual(client.alertSent, 120)
+        self.assertFalse(peer.complete)
+
+    def test_otherBadExtension(self) -> None:
+        """Without ALPN a malformed extension is just that."""
+        client = makeClient(context=self.context(Demand.OFF))
+        error = client._explain(SSL.Error([("SSL routines", "", "bad extension")]))
+        self.assertEqual(error.code, "internal-error")
+
+
 class RefusalTests(EngineTestCase):
     """A server that will serve nobody says so."""
 
@@ -957,11 +1190,18 @@ class OddConnection(SSL.Connection):
     unjudged: object = None
     """The peer's certificate, although nobody was asked about it."""
 
+    selected: bytes | None = None
+    """What was selected by ALPN, although nobody has offered it."""
+
     complete = False
 
     def get_cipher_name(self) -> str | None:
         """Tell the suite's name."""
         return super().get_cipher_name() if self.cipher is None else self.cipher
+
+    def get_alpn_proto_negotiated(self) -> bytes:
+        """Tell the protocol."""
+        return super().get_alpn_proto_negotiated() if self.selected is None else self.selected
 
     def get_peer_certificate(self, **options: bool) -> Any:
         """Tell the peer's certificate."""
@@ -986,6 +1226,7 @@ class OddContext(TLSContext):
     cipher: str | None = None
     appended = b""
     unjudged: object = None
+    selected: bytes | None = None
 
     def connection(self, engine: TLSEngine) -> SSL.Connection:
         """Make a connection."""
@@ -993,6 +1234,7 @@ class OddContext(TLSContext):
         connection.cipher = self.cipher
         connection.appended = self.appended
         connection.unjudged = self.unjudged
+        connection.selected = self.selected
         connection.set_app_data(engine)
         return connection
 

@@ -15,7 +15,7 @@ from OpenSSL import SSL, crypto
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.psk import PreSharedKey
-from ktlsagent.protocols.session import Role
+from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import V_UNSPECIFIED, describeSubject
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _NO_AUTO_CHAIN = 0x8
 C{SSL_MODE_NO_AUTO_CHAIN} of C{openssl/ssl.h}: what is in our file is sent.  Else
 OpenSSL looks for CAs in the trust store, at each handshake, and sends those, too.
 """
+
+SUNRPC = b"sunrpc"
+"""The protocol of RPC-with-TLS in ALPN (RFC 9289, section 5)."""
 
 _SESSION_ID_CONTEXT = b"ktlsagent"
 
@@ -48,6 +51,7 @@ class TLSContext:
     A context for TLS 1.3 handshakes that end in kTLS.
 
     @ivar hasCertificate: whether it has a certificate of our own to show.
+    @ivar alpn: whether both sides have to agree on L{SUNRPC} by ALPN.
     @ivar tolerated: the C{X509_V_ERR_*} for which peers are not refused.
     """
 
@@ -60,6 +64,7 @@ class TLSContext:
         own: Sequence[OwnCertificate] = (),
         role: Role = Role.SERVER,
         signatureAlgorithms: Sequence[str] = (),
+        alpn: Demand = Demand.OFF,
         tolerated: frozenset[int] = frozenset(),
         certificateRequired: bool = False,
     ) -> None:
@@ -74,6 +79,8 @@ class TLSContext:
             if empty, OpenSSL's own choice.
         @param signatureAlgorithms: names of the signature algorithms that
             OpenSSL has, most wanted first; if empty, OpenSSL's own choice.
+        @param alpn: whether L{SUNRPC} is offered and selected by ALPN.  A peer
+            that does not use ALPN is refused only if it is required.
         @param tolerated: the C{X509_V_ERR_*} for which peers are not refused.
             With L{CHAIN_ERRORS<verification.CHAIN_ERRORS>} nothing is asked
             of CA certificates, and the judge alone knows the peer.
@@ -107,11 +114,14 @@ class TLSContext:
         _checkKeyTypes(own)
         for certificate in own:
             openssl.addCertificate(context, certificate.chain, certificate.key)
+        if alpn is not Demand.OFF:
+            openssl.setProtocol(context, SUNRPC, _noProtocol)
         context.set_keylog_callback(_keyLogged)
         context.set_info_callback(_informed)
         openssl.setVerification(context, _judge, required=certificateRequired)
         self._context = context
         self.hasCertificate = bool(own)
+        self.alpn = alpn
         self.tolerated = tolerated
 
     def connection(self, engine: TLSEngine) -> SSL.Connection:
@@ -158,6 +168,10 @@ def _suiteOf(key: PreSharedKey) -> bytes:
 def _engineOf(connection: SSL.Connection) -> TLSEngine:
     engine: TLSEngine = connection.get_app_data()
     return engine
+
+
+def _noProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> None:
+    _engineOf(connection).noProtocol(offered)
 
 
 def _keyLogged(connection: SSL.Connection, line: bytes) -> None:

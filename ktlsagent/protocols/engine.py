@@ -21,7 +21,7 @@ from ktlsagent.errors import (
     SessionUnusable,
 )
 from ktlsagent.protocols import openssl
-from ktlsagent.protocols.context import TLSContext
+from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
 from ktlsagent.protocols.keyschedule import (
     CLIENT_TRAFFIC_SECRET,
@@ -30,7 +30,12 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
-from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
+from ktlsagent.protocols.psk import (
+    PreSharedKey,
+    identityText,
+    listIdentities,
+    quoteIdentity,
+)
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
@@ -38,7 +43,7 @@ from ktlsagent.protocols.record import (
     plainAlert,
     splitRecords,
 )
-from ktlsagent.protocols.session import Direction, EstablishedSession, Role
+from ktlsagent.protocols.session import Demand, Direction, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
     CHAIN_ERRORS,
@@ -55,6 +60,21 @@ _READ_SIZE = 2**16
 _TLS_1_3 = "TLSv1.3"
 
 _WRONG_KEY = "wrong-key"
+
+_NO_PROTOCOL = "alpn-missing"
+_OTHER_PROTOCOL = "alpn-mismatch"
+
+_ALERTS = {
+    # Older OpenSSLs would send illegal_parameter; this is RFC 8446, section 6.2.
+    _WRONG_KEY: AlertDescription.DECRYPT_ERROR,
+    # For a client's use of this alert see RFC 9001, section 8.1.
+    _NO_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
+    _OTHER_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
+}
+"""What the peer is told instead of what OpenSSL would say, by the error's code."""
+
+_BAD_EXTENSION = "bad extension"
+"""OpenSSL's words (C{SSL_R_BAD_EXTENSION})."""
 
 _WRONG_BINDER = "binder does not verify"
 """OpenSSL's words (C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
@@ -188,6 +208,7 @@ class TLSEngine:
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
+        self._alpn = parameters.context.alpn
         self._tolerated = parameters.context.tolerated
         self._anchored = True
         self._peerChain: tuple[x509.Certificate, ...] = ()
@@ -284,6 +305,18 @@ class TLSEngine:
         # what is wrong with them does not matter.
         return depth > 0 and not self._anchored
 
+    def noProtocol(self, offered: Sequence[bytes]) -> None:
+        """
+        Note that a client offers other protocols than ours (called by the context).
+
+        @param offered: the protocols.
+        """
+        self._verdict = PeerMisbehaved(
+            _OTHER_PROTOCOL,
+            f"expected a client that offers {SUNRPC.decode()} by ALPN, found one that offers "
+            + listIdentities([identityText(name) for name in offered]),
+        )
+
     def unreadable(self, reason: Exception) -> int:
         """
         Refuse a certificate that OpenSSL can read, but we cannot (called by the context).
@@ -307,25 +340,26 @@ class TLSEngine:
 
     def _step(self) -> bytes:
         try:
+            return self._advance()
+        except SSL.Error as error:
+            reason, output = self._explain(error), self._output()
+        except HandshakeError as error:
+            reason, output = error, b""
+        alert = _ALERTS.get(reason.code)
+        if alert is not None:
+            # None of these comes when we have encrypted anything yet.
+            self.alertSent, output = alert, plainAlert(alert)
+        self._fail(reason)
+        return output
+
+    def _advance(self) -> bytes:
+        """Let OpenSSL do what it can, and take what it has to say."""
+        try:
             self._connection.do_handshake()
         except SSL.WantReadError:
             return self._flight()
-        except SSL.Error as error:
-            reason = self._explain(error)
-            self._fail(reason)
-            output = self._output()
-            if reason.code == _WRONG_KEY:
-                # Older OpenSSLs would send illegal_parameter; RFC 8446, section 6.2, has
-                # this alert.  It is about the ClientHello: nothing is encrypted yet.
-                self.alertSent = AlertDescription.DECRYPT_ERROR
-                return plainAlert(AlertDescription.DECRYPT_ERROR)
-            return output
-        try:
-            output = self._withoutTickets() if self._role is Role.SERVER else self._flight()
-            self._complete()
-        except SessionUnusable as error:
-            self._fail(error)
-            return b""
+        output = self._withoutTickets() if self._role is Role.SERVER else self._flight()
+        self._complete()
         return output
 
     def _flight(self) -> bytes:
@@ -335,8 +369,28 @@ class TLSEngine:
             self._sent += len(splitRecords(output))
         # A server's keys come into use behind its Finished, which is the last
         # of the flight in whose step they were logged; so do a client's.
-        self._ownKeysInUse = self._label(own=True) in self._keyLog
+        elif self._label(own=True) in self._keyLog:
+            self._checkProtocol()
+            self._ownKeysInUse = True
         return output
+
+    def _checkProtocol(self) -> None:
+        """Make sure of what was agreed on by ALPN, before our Finished leaves."""
+        selected = self._connection.get_alpn_proto_negotiated()
+        if selected not in (b"", SUNRPC):
+            raise self._otherProtocol(identityText(selected))
+        if not selected and self._alpn is Demand.REQUIRE:
+            raise PeerMisbehaved(
+                _NO_PROTOCOL,
+                f"expected a {self._role.peer} that agrees on {SUNRPC.decode()} by ALPN, found "
+                "one that does not use ALPN",
+            )
+
+    def _otherProtocol(self, found: str) -> PeerMisbehaved:
+        return PeerMisbehaved(
+            _OTHER_PROTOCOL,
+            f"expected a server that selects {SUNRPC.decode()} by ALPN, or nothing, found {found}",
+        )
 
     def _withoutTickets(self) -> bytes:
         """Drop what a server writes behind the client's Finished: tickets, or we do not know it."""
@@ -378,6 +432,7 @@ class TLSEngine:
             group=openssl.groupName(connection),
             peerChain=self._peerChain,
             keySerial=None if key is None else key.serial,
+            alpn=connection.get_alpn_proto_negotiated().decode() or None,
             transmit=Direction(self._keys(suite, own=True), self._sent),
             # The peer's keys come into use behind the record that completes
             # the handshake, and no record is taken after that one.
@@ -403,7 +458,7 @@ class TLSEngine:
         return CLIENT_TRAFFIC_SECRET if ours else SERVER_TRAFFIC_SECRET
 
     def _explain(self, error: SSL.Error) -> HandshakeError:
-        """Say why OpenSSL gave up: our verdict, else the peer's alert, else ours."""
+        """Say why OpenSSL gave up: our verdict, else the peer's alert, else what it says itself."""
         if self._failure is not None:
             raise self._failure
         if self._verdict is not None:
@@ -415,7 +470,10 @@ class TLSEngine:
                 f"the {self._role.peer} refused the handshake with the alert {name}",
                 self.alertReceived,
             )
-        detail = _words(error)
+        return self._explainAlert(_words(error))
+
+    def _explainAlert(self, detail: str) -> HandshakeError:
+        """Say what OpenSSL has found wrong with what the peer sends."""
         if self.alertSent == AlertDescription.PROTOCOL_VERSION:
             return PeerMisbehaved(
                 "protocol-version",
@@ -427,6 +485,8 @@ class TLSEngine:
                 "expected a certificate from the client, as the profile's rules are about it, "
                 "found none",
             )
+        if self._role is Role.CLIENT and self._alpn is not Demand.OFF and _BAD_EXTENSION in detail:
+            return self._otherProtocol(f"another protocol or a malformed extension ({detail})")
         if self.preSharedKey is not None and _WRONG_BINDER in detail:
             return PeerRejected(
                 _WRONG_KEY,

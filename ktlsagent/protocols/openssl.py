@@ -1,7 +1,7 @@
 """
 What pyOpenSSL does not offer, through the bindings that it sits on: cipher
 suites, groups, signature algorithms, several certificates with a chain each,
-shared trust stores and a verification callback that chooses the alert.
+shared trust stores, and callbacks that may refuse a peer and choose the alert.
 """
 
 from __future__ import annotations
@@ -205,6 +205,51 @@ def _chain(storeContext: object) -> list[crypto.X509]:
     ]
     _lib.sk_X509_free(stack)
     return chain
+
+
+def setProtocol(
+    context: SSL.Context,
+    protocol: bytes,
+    refused: Callable[[SSL.Connection, Sequence[bytes]], None],
+) -> None:
+    """
+    Have a context use ALPN (RFC 7301) for one protocol.  A client offers it.  A
+    server selects it, and refuses clients that offer others alone; it takes
+    those that do not use ALPN.
+
+    @param context: a context that has made no connection yet.
+    @param protocol: the protocol.
+    @param refused: is told what a client has offered that will be refused; it
+        must not raise.
+    """
+    context.set_alpn_protos([protocol])
+
+    def select(ssl: object, *arguments: Any) -> int:  # noqa: ANN401
+        selected, selectedLength, offered, length, _argument = arguments
+        content = bytes(_ffi.buffer(offered, length))
+        names: dict[bytes, int] = {}
+        at = 0
+        # OpenSSL has made sure that the list is well-formed.
+        while at < length:
+            start, at = at + 1, at + 1 + content[at]
+            names[content[start:at]] = start
+        if protocol not in names:
+            refused(SSL.Connection._reverse_mapping[ssl], list(names))
+            return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+        # What is pointed to has to live on: the list does.
+        selected[0] = _ffi.cast("unsigned char *", offered + names[protocol])
+        selectedLength[0] = len(protocol)
+        return int(_lib.SSL_TLSEXT_ERR_OK)
+
+    handle: Any = _ffi.callback(
+        "int (*)(SSL *, unsigned char **, unsigned char *, const unsigned char *, unsigned int, "
+        "void *)",
+        select,
+    )
+    _lib.SSL_CTX_set_alpn_select_cb(context._context, handle, _ffi.NULL)
+    # Kept as the verification callback is.
+    holder: Any = context
+    holder._select_callback = handle
 
 
 PskClientCallback = Callable[[SSL.Connection], "tuple[bytes, bytes, bytes] | None"]

@@ -54,6 +54,7 @@ class EstablishedSession:
     @ivar peerChain: the peer's certificate and those up to the root, as they
         were verified; empty if the peer sent none.
     @ivar keySerial: the serial of the pre-shared key that both have, if any.
+    @ivar alpn: the protocol that both agreed on by ALPN, if any.
     @ivar transmit: our sending direction.
     @ivar receive: our receiving direction.
     """
@@ -64,6 +65,7 @@ class EstablishedSession:
     transmit: Direction
     receive: Direction
     keySerial: int | None = None
+    alpn: str | None = None
 
     @property
     def peerCertificate(self) -> x509.Certificate | None:

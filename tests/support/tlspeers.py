@@ -132,6 +132,7 @@ class OpenSSLPeer:
     A peer made of a bare OpenSSL connection, which verifies nothing.
 
     @ivar complete: whether its handshake is.
+    @ivar error: why its handshake failed, if it did.
     """
 
     def __init__(
@@ -141,12 +142,14 @@ class OpenSSLPeer:
         *,
         suites: Sequence[str] = (),
         signatureAlgorithms: Sequence[str] = (),
+        selects: bytes | None = None,
     ) -> None:
         """
         @param role: C{client} or C{server}.
         @param own: its certificate.
         @param suites: its cipher suites; if empty, OpenSSL's own choice.
         @param signatureAlgorithms: its signature algorithms; if empty, likewise.
+        @param selects: what it selects by ALPN, as a server, whatever is offered.
         """
         context = SSL.Context(SSL.TLS_METHOD)
         if suites:
@@ -155,11 +158,14 @@ class OpenSSLPeer:
             names = ":".join(signatureAlgorithms).encode()
             if _lib.SSL_CTX_set1_sigalgs_list(context._context, names) != 1:
                 raise ValueError(f"OpenSSL does not take {names!r}")
+        if selects is not None:
+            context.set_alpn_select_callback(lambda _connection, _offered: selects)
         if own is not None:
             pair = own.own()
             context.use_certificate(pair.chain[0])
             context.use_privatekey(pair.key)
         self.complete = False
+        self.error: SSL.Error | None = None
         self.connection = SSL.Connection(context)
         if role == "client":
             self.connection.set_connect_state()
@@ -175,12 +181,14 @@ class OpenSSLPeer:
         """
         if data:
             self.connection.bio_write(data)
-        if not self.complete:
+        if not self.complete and self.error is None:
             try:
                 self.connection.do_handshake()
                 self.complete = True
             except SSL.WantReadError:
                 pass
+            except SSL.Error as error:
+                self.error = error
         return self._output()
 
     def send(self, data: bytes) -> bytes:

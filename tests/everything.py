@@ -21,7 +21,8 @@ OLDEST = str(ROOT / ".venv-oldest" / "bin" / "python")
 SOURCES = ("ktlsagent", "tests", "twisted", "setup.py")
 PURE = (
     "ktlsagent/protocols/*,ktlsagent/policy.py,ktlsagent/keyfile.py,ktlsagent/config.py,"
-    "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py"
+    "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py,"
+    "ktlsagent/configvalues.py,ktlsagent/configplaces.py"
 )
 
 COVERAGE = 95

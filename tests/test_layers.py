@@ -42,6 +42,8 @@ LAYERS: dict[str, str] = {
     "authorisation": "",
     "profiles": "authorisation patterns protocols",
     "keyfile": "errors",
+    "configvalues": "errors keyfile",
+    "configplaces": "configvalues keyfile",
     "config": "errors keyfile protocols",
     "interfaces": "protocols",
     "names": "errors",

@@ -1,9 +1,20 @@
-"""Which of those who are trusted may come in: rules on what a certificate says."""
+"""
+Which of those who are trusted may come in.
+
+It fails closed: what cannot be read, or could be read in two ways, is allowed by
+no rule and denied by each that is about it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+
+from ktlsagent.errors import PeerRejected
+from ktlsagent.presented import Address, Presented, Unreadable, plainAddress, shortList
+from ktlsagent.rules import Test, parseTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +23,11 @@ class Rule:
     One rule.
 
     @ivar text: the rule as it was written.
+    @ivar matches: says whether a peer is one that the rule is about.
     """
 
     text: str
+    matches: Test = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +44,90 @@ class Access:
     allow: Sequence[Rule] = ()
     deny: Sequence[Rule] = ()
     addressInCertificate: bool = False
+
+
+def parseRule(text: str) -> Rule:
+    """
+    Read a rule.
+
+    @param text: the rule as it is written.
+    @return: the rule.
+    @raise ValueError: if it is none; it says what was expected and what was found.
+    """
+    return Rule(text, parseTest(text))
+
+
+def judgeAccess(
+    access: Access,
+    certificate: x509.Certificate | None,
+    address: Address | None,
+    tags: Collection[str],
+) -> PeerRejected | None:
+    """
+    Judge whether a peer that is trusted may come in.
+
+    A peer without a certificate comes in only if nothing is asked of one: it is
+    nobody that could be allowed.  Of the rules to deny only those about tags can
+    be about it.  Whoever is denied by another one may thus come back without a
+    certificate, where those may come in who have none.
+
+    @param access: the rules.
+    @param certificate: the peer's own certificate, if it has shown one.
+    @param address: the peer's address, if it is known.
+    @param tags: the tags of the session.
+    @return: the refusal, or C{None}.
+    """
+    peer = Presented(certificate, tags)
+    return (
+        _judgeDenied(access.deny, peer)
+        or (_judgeAllowed(access.allow, peer) if access.allow else None)
+        or (_judgeAddress(address, peer) if access.addressInCertificate else None)
+    )
+
+
+def _judgeDenied(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
+    """Refuse whom a rule denies, or may deny."""
+    for rule in rules:
+        try:
+            answer = rule.matches(peer)
+        except Unreadable:
+            answer = None
+        if answer is not False:
+            found = "matches" if answer else "may match, which nobody can tell"
+            return PeerRejected(
+                "denied",
+                f"expected a peer that no rule denies, found that {rule.text} {found}: "
+                f"{peer.describe()}",
+            )
+    return None
+
+
+def _judgeAllowed(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
+    """Refuse whom no rule allows."""
+    try:
+        # All of them are asked: whether a certificate can be read must not depend on their order.
+        if peer.certificate is not None and True in [rule.matches(peer) for rule in rules]:
+            return None
+    except Unreadable:
+        pass
+    return PeerRejected(
+        "not-allowed",
+        f"expected a certificate that one of the rules allows "
+        f"({shortList([rule.text for rule in rules])}), found {peer.describe()}",
+    )
+
+
+def _judgeAddress(address: Address | None, peer: Presented) -> PeerRejected | None:
+    """Refuse who is somewhere else than its certificate says."""
+    try:
+        if address is not None:
+            plain = plainAddress(address)
+            if peer.names.hasAddress(plain.version, int(plain), int(plain)):
+                return None
+    except Unreadable:
+        pass
+    where = "which is not known" if address is None else f"ip:{plainAddress(address)}"
+    return PeerRejected(
+        "address-mismatch",
+        f"expected a certificate for the peer's address, {where}, found {peer.describe()}",
+    )

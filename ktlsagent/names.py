@@ -18,12 +18,10 @@ from service_identity.cryptography import (
 from service_identity.exceptions import CertificateError, VerificationError
 
 from ktlsagent.errors import PeerRejected, RequestRefused
+from ktlsagent.presented import UNREADABLE
 
 _HOST_NAME_LENGTH = 253
 """Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""
-
-_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What comes of a certificate whose extensions cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRe
             verify_certificate_hostname(certificate, reference.text)
         else:
             verify_certificate_ip_address(certificate, str(reference.address))
-    except (VerificationError, CertificateError, *_UNREADABLE) as error:
+    except (VerificationError, CertificateError, *UNREADABLE) as error:
         kind = "DNS" if reference.address is None else "IP"
         found = presentedNames(certificate)
         why = "" if isinstance(error, VerificationError) else f" ({error})"
@@ -120,7 +118,7 @@ def presentedNames(certificate: x509.Certificate) -> str:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return "no subjectAltName"
-    except _UNREADABLE:
+    except UNREADABLE:
         return "extensions that cannot be read"
     listed = [f"DNS:{name}" for name in names.get_values_for_type(x509.DNSName)]
     listed += [f"IP:{address}" for address in names.get_values_for_type(x509.IPAddress)]

@@ -12,6 +12,7 @@ import ktlsagent
 PACKAGE = Path(ktlsagent.__file__).parent
 
 PURE = {
+    "asn1",
     "context",
     "cryptoinfo",
     "engine",
@@ -39,14 +40,16 @@ LAYERS: dict[str, str] = {
     "ledger": "",
     "stepqueue": "",
     "patterns": "",
-    "authorisation": "",
+    "presented": "errors protocols",
+    "rules": "patterns presented",
+    "authorisation": "errors presented rules",
     "profiles": "authorisation patterns protocols",
     "keyfile": "errors",
     "configvalues": "errors keyfile",
     "configplaces": "configvalues keyfile",
     "config": "errors keyfile protocols",
     "interfaces": "protocols",
-    "names": "errors",
+    "names": "errors presented",
     "policy": "errors names protocols",
     "credentials": "config errors policy protocols",
     "keys": "errors interfaces protocols",

@@ -155,6 +155,9 @@ class CertificateAuthority:
         *,
         hosts: Sequence[str] = (),
         addresses: Sequence[str] = (),
+        names: Sequence[x509.GeneralName] = (),
+        attributes: Sequence[x509.NameAttribute[str]] = (),
+        extensions: Sequence[x509.ExtensionType] = (),
         notBefore: datetime = NOW - DAY,
         notAfter: datetime = NOW + 30 * DAY,
         purposes: Sequence[ObjectIdentifier] = BOTH_PURPOSES,
@@ -165,6 +168,9 @@ class CertificateAuthority:
         @param name: its common name; empty for an empty subject.
         @param hosts: its DNS-IDs.
         @param addresses: its IP-IDs.
+        @param names: its other names, of any kind.
+        @param attributes: what its subject has besides the common name.
+        @param extensions: its other extensions.
         @param notBefore: the start of its validity.
         @param notAfter: the end of its validity.
         @param purposes: its extended key usages; if empty, it lists none.
@@ -177,6 +183,8 @@ class CertificateAuthority:
                 key,
                 hosts=hosts,
                 addresses=addresses,
+                names=names,
+                attributes=attributes,
                 notBefore=notBefore,
                 notAfter=notAfter,
                 purposes=purposes,
@@ -187,6 +195,8 @@ class CertificateAuthority:
                 critical=False,
             )
         )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Credentials(certificate, key, self.intermediates)
 
@@ -397,14 +407,20 @@ def _leaf(
     notBefore: datetime,
     notAfter: datetime,
     purposes: Sequence[ObjectIdentifier],
+    names: Sequence[x509.GeneralName] = (),
+    attributes: Sequence[x509.NameAttribute[str]] = (),
 ) -> x509.CertificateBuilder:
-    builder = _builder(_name(name), key, notBefore, notAfter).add_extension(
+    subject = x509.Name([*attributes, *_name(name)])
+    builder = _builder(subject, key, notBefore, notAfter).add_extension(
         x509.BasicConstraints(ca=False, path_length=None), critical=True
     )
-    names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not name)
+    everyName = [
+        *(x509.DNSName(host) for host in hosts),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+        *names,
+    ]
+    if everyName:
+        builder = builder.add_extension(x509.SubjectAlternativeName(everyName), critical=not name)
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     return builder

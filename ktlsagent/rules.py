@@ -1,0 +1,238 @@
+"""
+Rules on what a peer says about itself, from their texts to tests.
+
+C{*} stands for any run of characters and C{?} for any one.
+
+  - C{dns:PATTERN}: a dNSName, whatever the case.  As with a wildcard in a
+    certificate (RFC 6125, section 6.4.3) no C{*} stands for a dot:
+    C{*.example.org} is for C{a.example.org} and not for C{a.b.example.org}.  A
+    wildcard in a certificate is never expanded: only a rule with the same text
+    allows it.
+  - C{ip:NETWORK}: an iPAddress in the network, which may be one address.
+  - C{uri:PATTERN}: a URI, SPIFFE IDs included; whatever the case of scheme and
+    authority.  There no C{*} stands for what ends them, so that
+    C{spiffe://*.example.org/ns/*} is for no path that looks like a host; it does
+    stand for a dot.  Behind the authority a C{*} stands for a slash as well.
+    Nothing is decoded.  C{SCHEME:*} is for all that has the scheme.
+  - C{email:PATTERN}: an rfc822Name, whatever the case of the domain.
+  - C{othername:OID=PATTERN}: an otherName that is a UTF8String, an IA5String or a
+    PrintableString.
+  - C{subject.CN:PATTERN}, C{issuer.CN:PATTERN}: any value of an attribute, named
+    as in RFC 4514 or by its OID.
+  - C{subject:PATTERN}, C{issuer:PATTERN}: the whole name as in RFC 4514; there a
+    character with a backslash before it counts as one, and is not the one
+    without.
+  - C{fingerprint:SHA256}: the certificate itself, in hexadecimal.
+  - C{tag:NAME}: a tag of the session.
+
+Everything else is compared as it is written, its case included.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from cryptography import x509
+
+from ktlsagent.patterns import expression
+from ktlsagent.presented import DistinguishedName, Presented, plainAddress, unescaped
+
+Test = Callable[[Presented], bool | None]
+"""
+Says whether a peer is one that a rule is about, C{None} if that cannot be told.
+It raises L{ktlsagent.presented.Unreadable} if the certificate has a part that it
+has to look at and that cannot be read.
+"""
+
+_ATTRIBUTES: Mapping[str, str] = {
+    "CN": "2.5.4.3",
+    "L": "2.5.4.7",
+    "ST": "2.5.4.8",
+    "O": "2.5.4.10",
+    "OU": "2.5.4.11",
+    "C": "2.5.4.6",
+    "STREET": "2.5.4.9",
+    "DC": "0.9.2342.19200300.100.1.25",
+    "UID": "0.9.2342.19200300.100.1.1",
+}
+"""The short names of RFC 4514, section 3."""
+
+_KINDS = (
+    "dns:, ip:, uri:, email:, othername:, subject:, issuer:, subject.CN: (or another attribute), "
+    "issuer.CN:, fingerprint: or tag:"
+)
+
+_HOST = re.compile(r"[A-Za-z0-9_*?-]+(?:\.[A-Za-z0-9_*?-]+)*")
+_URI = re.compile(r"(?=[!-~]+$)([^:/#]+):(?://([^/#]*))?(.*)")
+_EMAIL = re.compile(r"[ -~]+@[!-~]+")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,255}")
+
+
+def parseTest(text: str) -> Test:
+    """
+    Read a rule.
+
+    @param text: the rule as it is written.
+    @return: what it asks of a peer.
+    @raise ValueError: if it is none; it says what was expected and what was found.
+    """
+    kind, _, value = text.partition(":")
+    side, dot, attribute = kind.partition(".")
+    if value and kind in _PARSERS:
+        return _PARSERS[kind](value)
+    if value and dot and side in _SIDES:
+        return _attribute(_SIDES[side], attribute, value)
+    raise ValueError(f"expected {_KINDS} and something behind it, found {text!r}")
+
+
+def _anyOf(pattern: str, values: Callable[[Presented], Sequence[str | None]]) -> Test:
+    """Match any of several values; one that is C{None} might be any text."""
+    match = re.compile(pattern).fullmatch
+
+    def test(peer: Presented) -> bool | None:
+        found = values(peer)
+        if any(value is not None and match(value) for value in found):
+            return True
+        return None if None in found else False
+
+    return test
+
+
+def _dns(text: str) -> Test:
+    if not _HOST.fullmatch(text):
+        raise ValueError(
+            "expected the name of a host or a pattern of such, other letters than ASCII as "
+            f"xn--, found {text!r}"
+        )
+    pattern = text.lower()
+    match = re.compile(expression(pattern, ".")).fullmatch
+
+    def test(peer: Presented) -> bool | None:
+        names = peer.names
+        if any(map(match, names.dns)) or pattern in names.doubtful:
+            return True
+        return None if any(match(name.removesuffix(".")) for name in names.doubtful) else False
+
+    return test
+
+
+def _ip(text: str) -> Test:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected an address or a network, found {text!r} ({error})") from None
+    if "%" in text:
+        raise ValueError(f"expected an address or a network without a zone, found {text!r}")
+    first, last = plainAddress(network[0]), plainAddress(network[-1])
+    if first.version != last.version:
+        first, last = network[0], network[-1]
+    version, lowest, highest = first.version, int(first), int(last)
+
+    def test(peer: Presented) -> bool | None:
+        names = peer.names
+        return names.hasAddress(version, lowest, highest) or (None if names.hasNetwork else False)
+
+    return test
+
+
+def _uri(text: str) -> Test:
+    parts = _URI.fullmatch(text)
+    if parts is None or (parts[2] is None and re.match(r"\?|\*.", parts[3])):
+        raise ValueError(
+            "expected SCHEME:*, SCHEME://HOST/PATH or SCHEME:TEXT of ASCII characters whose "
+            f"beginning is no wildcard, found {text!r}"
+        )
+    scheme, authority, rest = parts.groups()
+    pattern = expression(scheme.lower(), ":/?#") + ":"
+    if authority is not None:
+        pattern += "//" + expression(authority.lower(), "/?#@:")
+    elif rest != "*":
+        pattern += "(?!//)"
+    return _anyOf(pattern + expression(rest), lambda peer: peer.names.uris)
+
+
+def _email(text: str) -> Test:
+    if not _EMAIL.fullmatch(text):
+        raise ValueError(f"expected LOCAL@DOMAIN of ASCII characters, found {text!r}")
+    local, _, domain = text.rpartition("@")
+    pattern = f"{expression(local)}@{expression(domain.lower(), '@')}"
+    return _anyOf(pattern, lambda peer: peer.names.emails)
+
+
+def _otherName(text: str) -> Test:
+    oid, _, pattern = text.partition("=")
+    try:
+        kind = x509.ObjectIdentifier(oid).dotted_string
+    except ValueError:
+        pattern = ""
+    if not pattern:
+        raise ValueError(f"expected OID=PATTERN, found {text!r}")
+    return _anyOf(expression(pattern), lambda peer: peer.names.others.get(kind, ()))
+
+
+_Side = Callable[[Presented], DistinguishedName | None]
+
+_SIDES: Mapping[str, _Side] = {
+    "subject": lambda peer: peer.subject,
+    "issuer": lambda peer: peer.issuer,
+}
+
+
+def _attribute(side: _Side, attribute: str, text: str) -> Test:
+    try:
+        oid = x509.ObjectIdentifier(_ATTRIBUTES.get(attribute.upper(), attribute)).dotted_string
+    except ValueError:
+        raise ValueError(
+            f"expected {', '.join(_ATTRIBUTES)} or a dotted OID as the attribute, "
+            f"found {attribute!r}"
+        ) from None
+
+    def values(peer: Presented) -> Sequence[str | None]:
+        name = side(peer)
+        return () if name is None else name.values.get(oid, ())
+
+    return _anyOf(expression(text), values)
+
+
+def _wholeName(side: _Side, text: str) -> Test:
+    if "=" not in text and "*" not in text:
+        raise ValueError(
+            f"expected a name as in RFC 4514, CN=client,O=Example for instance, found {text!r}"
+        )
+
+    def values(peer: Presented) -> Sequence[str]:
+        name = side(peer)
+        return () if name is None else (name.text,)
+
+    return _anyOf(expression(unescaped(text)), values)
+
+
+def _fingerprint(text: str) -> Test:
+    digits = text.replace(":", "").lower()
+    if not _FINGERPRINT.fullmatch(digits):
+        raise ValueError(f"expected a SHA-256 fingerprint of 64 hexadecimal digits, found {text!r}")
+    return lambda peer: peer.fingerprint == digits
+
+
+def _tag(text: str) -> Test:
+    if not _TAG.fullmatch(text):
+        raise ValueError(
+            f"expected a tag's name of at most 255 letters, digits, _ and -, found {text!r}"
+        )
+    return lambda peer: text in peer.tags
+
+
+_PARSERS: Mapping[str, Callable[[str], Test]] = {
+    "dns": _dns,
+    "ip": _ip,
+    "uri": _uri,
+    "email": _email,
+    "othername": _otherName,
+    "fingerprint": _fingerprint,
+    "tag": _tag,
+    **{side: partial(_wholeName, name) for side, name in _SIDES.items()},
+}

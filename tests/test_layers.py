@@ -23,6 +23,7 @@ PURE = {
     "psk",
     "pskserver",
     "record",
+    "rehearsal",
     "session",
     "verification",
 }
@@ -34,6 +35,8 @@ LAYERS: dict[str, str] = {
     "pem": "",
     "inventory": "protocols",
     "files": "errors",
+    "tokens": "pem",
+    "pins": "errors files",
     "truststores": "expiry files pem profiles protocols",
     "crls": "expiry files inventory pem profiles protocols",
     "__init__": "",

@@ -22,6 +22,7 @@ setup(
         "service-identity>=24.2",
         "idna>=3.10",
         "pyroute2>=0.8",
+        "PyYAML>=6.0",
         # The module keyutils: PyPI's package of that name does not compile on
         # Python 3.11 and later; this one is the same module.
         "turkeyutils>=0.6.1",

@@ -34,6 +34,7 @@ class Mistake:
     @ivar found: what is there, in words.
     @ivar line: the line number in the file, 0 if it is not known.
     @ivar advice: what to do, in words; may be empty.
+    @ivar file: the file, if there are several; else empty.
     """
 
     section: str
@@ -42,9 +43,11 @@ class Mistake:
     found: str
     line: int = 0
     advice: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
+        places = (self.file, f"line {self.line}" if self.line else "")
+        where = ", ".join(filter(None, places)) + ": " if any(places) else ""
         section = f"[{self.section}] " if self.section else ""
         key = f"{self.key}: " if self.key else ""
         advice = f"; {self.advice}" if self.advice else ""
@@ -129,6 +132,10 @@ class KeyForbidden(HandshakeError):
     """A key that the request needs may not be read by this process."""
 
 
+class TokenFailed(HandshakeError):
+    """A token that holds a private key is not there or does not sign; it may another time."""
+
+
 class PeerRejected(HandshakeError):
     """The peer's certificate was judged and found wanting."""
 
@@ -168,6 +175,7 @@ STATUS: dict[type[BaseException], int] = {
     RequestUnsupported: errno.EOPNOTSUPP,
     KeyUnusable: errno.ENOKEY,
     KeyForbidden: errno.EACCES,
+    TokenFailed: errno.ETIMEDOUT,
     PeerRejected: errno.EACCES,
     PeerMisbehaved: errno.EACCES,
     PeerAlert: errno.EACCES,

@@ -23,7 +23,9 @@ PURE = (
     "ktlsagent/protocols/*,ktlsagent/policy.py,ktlsagent/keyfile.py,ktlsagent/config.py,"
     "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py,"
     "ktlsagent/presented.py,ktlsagent/rules.py,ktlsagent/authorisation.py,"
-    "ktlsagent/configvalues.py,ktlsagent/configplaces.py"
+    "ktlsagent/configvalues.py,ktlsagent/configplaces.py,"
+    "ktlsagent/certificatetexts.py,ktlsagent/tagfilters.py,ktlsagent/tagfiles.py,"
+    "ktlsagent/tags.py"
 )
 
 COVERAGE = 95

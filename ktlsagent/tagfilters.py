@@ -1,0 +1,295 @@
+"""
+What session tags can ask of a certificate: the filter types of tlshd's session
+tags, and those for key purposes and alternative names that it lacks.
+
+A filter is read once; its test is then put to one certificate after another.
+Where tlshd's manual and its code contradict each other, the manual holds:
+
+  - C{notBefore} matches what became valid at that time or later, C{notAfter} what
+    ends at that time or earlier.  The code of tlshd 1.4 does the opposite.  No
+    kernel has ever taken its tags, so nothing relies on the code, while the manual
+    is what people read, and "issued since the CA was renewed" is what they need.
+    C{not} gives the opposite.
+  - An algorithm is known by its name and by its OID.  tlshd 1.4 knows by its OID
+    only an algorithm that has no name.
+
+In one thing this is stricter than tlshd: an escaped comma of a distinguished name
+is no comma (L{ktlsagent.presented.unescaped}).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+from ktlsagent.certificatetexts import (
+    algorithmsOf,
+    fingerprintsOf,
+    nameTexts,
+    serialNumberOf,
+    versionOf,
+)
+from ktlsagent.configvalues import Wrong, suggest
+from ktlsagent.keyfile import quote
+from ktlsagent.patterns import matchesPattern
+from ktlsagent.presented import Presented, Unreadable, foldedEmail, foldedURI, unescaped
+from ktlsagent.rules import parseTest
+
+Test = Callable[[x509.Certificate], bool]
+"""
+Says whether a certificate is what a filter wants; raises any exception if that
+cannot be said.
+"""
+
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
+
+_MOST_WILDCARDS: Final = 16
+"""tlshd takes no pattern with more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterType:
+    """
+    A type of filters.
+
+    @ivar key: the key of what is looked for: C{pattern}; C{purpose}, which is a
+        list; or empty if there is none.
+    @ivar read: turns the pattern, or one of the purposes, into a test, or raises
+        L{Wrong}.
+    """
+
+    key: str
+    read: Callable[[str], Test]
+
+
+def _pattern(
+    textsOf: Callable[[x509.Certificate], Sequence[str | None]],
+    prepare: Callable[[str], str] = str,
+) -> FilterType:
+    """
+    Make a type whose pattern matches one of the texts that a certificate has.
+
+    @param textsOf: finds the texts; C{None} stands for what is none.
+    @param prepare: raises L{Wrong} if a pattern is none for such texts, and else
+        brings it into their form.
+    @return: the type.
+    """
+
+    def read(written: str) -> Test:
+        pattern = prepare(_checked(written))
+
+        def test(certificate: x509.Certificate) -> bool:
+            texts = textsOf(certificate)
+            if any(text is not None and matchesPattern(pattern, text) for text in texts):
+                return True
+            if None in texts:
+                raise Unreadable("a name that is no text")
+            return False
+
+        return test
+
+    return FilterType("pattern", read)
+
+
+def _checked(pattern: str) -> str:
+    """Check what all patterns have in common."""
+    if not pattern or not pattern.isprintable():
+        found = "characters that cannot be seen" if pattern else "nothing"
+        raise Wrong("a pattern", found, "write * for any characters and ? for any one")
+    wildcards = pattern.count("*") + pattern.count("?")
+    if wildcards > _MOST_WILDCARDS:
+        expected = f"at most {_MOST_WILDCARDS} wildcards in a pattern"
+        raise Wrong(expected, f"{wildcards} of them", "use two filters in place of one")
+    return pattern
+
+
+def _versionPattern(pattern: str) -> str:
+    if not re.fullmatch("[0-9*?]+", pattern):
+        raise Wrong("the number of a version", quote(pattern), "write 3, which nearly all have")
+    return pattern
+
+
+def _hexPattern(pattern: str) -> str:
+    if not re.fullmatch("[0-9a-f*?]+", pattern):
+        advice = "write a to f in lower case, and no colons"
+        raise Wrong("hexadecimal digits and wildcards", quote(pattern), advice)
+    return pattern
+
+
+def _namePattern(pattern: str) -> str:
+    if "\\" in re.sub(r'\\(?:00|[\\"+,;<># ])', "", pattern):
+        expected = 'after a backslash one of \\ , + " ; < > # or a blank'
+        raise Wrong(expected, quote(pattern), "write a backslash that is meant as such twice")
+    return unescaped(pattern)
+
+
+def _dnsPattern(pattern: str) -> str:
+    if not pattern.isascii():
+        advice = "write names with other letters as certificates have them, with xn--"
+        raise Wrong("a DNS name in ASCII", quote(pattern), advice)
+    return pattern.lower()
+
+
+def _emailPattern(pattern: str) -> str:
+    if "@" not in pattern:
+        raise Wrong("a pattern with @", quote(pattern), "write *@* for all addresses of e-mail")
+    return foldedEmail(pattern)
+
+
+def _notBefore(text: str) -> Test:
+    time = _time(text)
+    return lambda certificate: certificate.not_valid_before_utc >= time
+
+
+def _notAfter(text: str) -> Test:
+    time = _time(text)
+    return lambda certificate: certificate.not_valid_after_utc <= time
+
+
+def _time(text: str) -> datetime:
+    written = _TIME.fullmatch(text)
+    if written is not None:
+        with suppress(ValueError):
+            return datetime.fromisoformat(f"{written[1]}{written[2] or '+00:00'}")
+    expected = "a date and a time like 2026-11-20 12:00:00"
+    raise Wrong(expected, quote(text), "it is in UTC unless an offset like +01:00 follows")
+
+
+_TIME: Final = re.compile(
+    "([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})"
+    "(?: ?(?:UTC|Z|([+-][0-9]{2}:?[0-9]{2})))?"
+)
+
+
+def _selfSigned(_nothing: str) -> Test:
+    return lambda certificate: nameTexts(certificate.issuer) == nameTexts(certificate.subject)
+
+
+def _extensionOf(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _keyUsage(name: str) -> Test:
+    if name not in _KEY_USAGES:
+        raise Wrong("key usages that are known", quote(name), suggest(name, _KEY_USAGES))
+    attributes = _KEY_USAGES[name]
+
+    def test(certificate: x509.Certificate) -> bool:
+        usage = _extensionOf(certificate, x509.KeyUsage)
+        return usage is not None and all(getattr(usage, attribute) for attribute in attributes)
+
+    return test
+
+
+_KEY_USAGES: Final = {
+    "digitalSignature": ("digital_signature",),
+    "nonRepudiation": ("content_commitment",),
+    "keyEncipherment": ("key_encipherment",),
+    "dataEncipherment": ("data_encipherment",),
+    "keyAgreement": ("key_agreement",),
+    "keyCertSign": ("key_cert_sign",),
+    "cRLSign": ("crl_sign",),
+    # Without keyAgreement these mean nothing (RFC 5280, section 4.2.1.3).
+    "encipherOnly": ("key_agreement", "encipher_only"),
+    "decipherOnly": ("key_agreement", "decipher_only"),
+}
+
+
+def _extendedKeyUsage(name: str) -> Test:
+    try:
+        purpose = _PURPOSES[name] if name in _PURPOSES else ObjectIdentifier(name)
+    except ValueError:
+        expected = "key purposes that are known, or OIDs"
+        raise Wrong(expected, quote(name), suggest(name, _PURPOSES)) from None
+
+    def test(certificate: x509.Certificate) -> bool:
+        purposes = _extensionOf(certificate, x509.ExtendedKeyUsage)
+        return purposes is not None and purpose in purposes
+
+    return test
+
+
+_PURPOSES: Final = {
+    "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
+    "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "codeSigning": ExtendedKeyUsageOID.CODE_SIGNING,
+    "emailProtection": ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    "timeStamping": ExtendedKeyUsageOID.TIME_STAMPING,
+    "OCSPSigning": ExtendedKeyUsageOID.OCSP_SIGNING,
+    "anyExtendedKeyUsage": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    # id-kp-rpcTLSClient and id-kp-rpcTLSServer of RFC 9289.
+    "rpcTLSClient": ObjectIdentifier("1.3.6.1.5.5.7.3.33"),
+    "rpcTLSServer": ObjectIdentifier("1.3.6.1.5.5.7.3.34"),
+}
+
+
+@lru_cache(maxsize=1)
+def _peer(certificate: x509.Certificate) -> Presented:
+    """Remember the names of a certificate, which one filter after another looks at."""
+    return Presented(certificate)
+
+
+def _iPAddress(text: str) -> Test:
+    try:
+        rule = parseTest(f"ip:{text}")
+    except ValueError:
+        expected = "an address, or a network by its first address, like 192.0.2.0/24"
+        raise Wrong(expected, quote(text), "there are no wildcards in addresses") from None
+
+    def test(certificate: x509.Certificate) -> bool:
+        answer = rule(_peer(certificate))
+        if answer is None:
+            raise Unreadable("a network in the place of an address")
+        return answer
+
+    return test
+
+
+def _otherName(text: str) -> Test:
+    written, equals, pattern = text.partition("=")
+    try:
+        oid = ObjectIdentifier(written).dotted_string
+    except ValueError:
+        equals = ""
+    if not equals:
+        advice = "write it like 1.3.6.1.4.1.2238.1.1.1=*@example.org"
+        raise Wrong("an OID, = and a pattern", quote(text), advice)
+    return _pattern(lambda it: _peer(it).names.others.get(oid, ())).read(pattern)
+
+
+FILTER_TYPES: Final = {
+    "x509.cert.signatureAlgorithm": _pattern(algorithmsOf),
+    "x509.tbs.version": _pattern(versionOf, _versionPattern),
+    "x509.tbs.serialNumber": _pattern(serialNumberOf, _hexPattern),
+    "x509.tbs.issuer": _pattern(lambda it: nameTexts(it.issuer), _namePattern),
+    "x509.tbs.validity.notBefore": FilterType("pattern", _notBefore),
+    "x509.tbs.validity.notAfter": FilterType("pattern", _notAfter),
+    "x509.tbs.subject": _pattern(lambda it: nameTexts(it.subject), _namePattern),
+    "x509.extension.keyUsage": FilterType("purpose", _keyUsage),
+    "x509.extension.extendedKeyUsage": FilterType("purpose", _extendedKeyUsage),
+    "x509.extension.subjectAltName.dNSName": _pattern(
+        lambda it: [*_peer(it).names.dns, *_peer(it).names.doubtful], _dnsPattern
+    ),
+    "x509.extension.subjectAltName.iPAddress": FilterType("pattern", _iPAddress),
+    "x509.extension.subjectAltName.uniformResourceIdentifier": _pattern(
+        lambda it: _peer(it).names.uris, foldedURI
+    ),
+    "x509.extension.subjectAltName.rfc822Name": _pattern(
+        lambda it: _peer(it).names.emails, _emailPattern
+    ),
+    "x509.extension.subjectAltName.otherName": FilterType("pattern", _otherName),
+    "x509.derived.fingerprint": _pattern(fingerprintsOf, _hexPattern),
+    "x509.derived.selfSigned": FilterType("", _selfSigned),
+}
+"""The types of filters, by name."""

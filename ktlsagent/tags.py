@@ -1,0 +1,139 @@
+"""
+Session tags: names for kinds of peers, given by what their certificates say.
+
+They are defined in YAML, as for tlshd, in files in one directory.  Its files work
+here unchanged, with what hides a mistake refused (L{ktlsagent.tagfiles} says what).
+What is different when tags are given:
+
+  - A peer without a certificate has no tags.  For tlshd a tag of nothing but
+    negated filters matches it.
+  - A filter that cannot be evaluated, because the certificate cannot be read,
+    fails a tag whether it is negated or not.  For tlshd it counts as one that does
+    not match, so that its negation does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.tagfiles import Definitions, Filters, Tags
+from ktlsagent.tagfilters import Test
+
+_SUFFIXES: Final = (".yml", ".yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class TagSet:
+    """
+    All tags that are defined.  Without arguments: none.
+
+    @ivar files: the paths of the files that define them.
+    """
+
+    files: tuple[str, ...] = ()
+    _filters: Filters = field(default_factory=dict, repr=False)
+    _tags: Tags = field(default_factory=dict, repr=False)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all tags."""
+        return frozenset(self._tags)
+
+    def of(self, certificate: x509.Certificate | None) -> tuple[str, ...]:
+        """
+        Say which tags a peer gets.
+
+        @param certificate: the peer's own certificate, whatever may be in it;
+            C{None} if it has shown none.
+        @return: the names of the tags, sorted.
+        """
+        if certificate is None:
+            return ()
+        verdicts = {name: _verdict(tests, certificate) for name, tests in self._filters.items()}
+        return tuple(
+            name
+            for name, conditions in sorted(self._tags.items())
+            if all(verdicts[used] is wanted for used, wanted in conditions.items())
+        )
+
+
+def _verdict(tests: Sequence[Test], certificate: x509.Certificate) -> bool | None:
+    """Say whether a certificate passes all tests; C{None} if that cannot be said."""
+    try:
+        return all(test(certificate) for test in tests)
+    except Exception:  # noqa: BLE001 - no certificate may end the handshake of its peer
+        return None
+
+
+def loadTags(directory: str) -> TagSet:
+    """
+    Read all files of a directory that end in C{.yml} or C{.yaml}, in the order of
+    their names.  Hidden ones, in which editors keep their notes, are passed over.
+
+    @param directory: the directory; if there is none, there are no tags.
+    @return: the tags.
+    @raise ConfigError: if anything is wrong with any file; it holds all mistakes.
+    """
+    definitions = Definitions()
+    files = []
+    for path in _find(directory):
+        try:
+            definitions.read(path, _read(path))
+        except ConfigError as error:
+            definitions.unreadable(error.mistakes)
+        files.append(path)
+    filters, tags = definitions.resolved()
+    if definitions.mistakes:
+        raise ConfigError(
+            sorted(definitions.mistakes, key=lambda mistake: (mistake.file, mistake.line))
+        )
+    return TagSet(tuple(files), filters, tags)
+
+
+def _find(directory: str) -> list[str]:
+    """Find the files in a directory, in order."""
+    try:
+        names = os.listdir(directory)
+    except OSError as error:
+        if not os.path.lexists(directory):
+            return []
+        expected = "a directory that can be read"
+        advice = "name another one, or let the agent read it"
+        raise ConfigError(
+            [Mistake("", "", expected, _words(error), advice=advice, file=directory)]
+        ) from error
+    return [
+        os.path.join(directory, name)
+        for name in sorted(names)
+        if name.endswith(_SUFFIXES) and not name.startswith(".")
+    ]
+
+
+def _read(path: str) -> str:
+    """Read a file in UTF-8."""
+    expected, found, line = "a file that can be read", "something else", 0
+    advice = "move away what is no file of tags"
+    try:
+        # Others, pipes for example, might never end.
+        if os.path.isfile(path):
+            return Path(path).read_bytes().decode()
+        os.stat(path)
+    except UnicodeDecodeError as error:
+        expected, found = "text in UTF-8", f"the byte 0x{error.object[error.start]:02x}"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        advice = "save the file in UTF-8"
+    except OSError as error:
+        found = _words(error)
+    raise ConfigError([Mistake("", "", expected, found, line, advice, path)])
+
+
+def _words(error: OSError) -> str:
+    words = error.strerror or str(error)
+    return words[:1].lower() + words[1:]

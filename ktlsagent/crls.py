@@ -89,25 +89,29 @@ def readCRLs(
                 f"the CRL of {one.name} in {file}",
                 "have it made with an end, or set crl_tolerate=expired",
             )
-    return _newest(found, now)
+    return newest(found, now)
 
 
-def _newest(
+def newest(
     found: Iterable[tuple[str, RevocationList]], now: datetime
 ) -> Sequence[tuple[str, RevocationList]]:
     """
     Leave out what is superseded.  OpenSSL would rather use an old CRL that has
     not ended yet than a newer one that has, and of two that were made in the
-    same second any.  Those that begin later are kept for then.
+    same second any.
+
+    @param found: CRLs with their files.
+    @param now: the time of day.
+    @return: the newest of each name; then those that begin later, for then.
     """
-    newest: dict[str, tuple[str, RevocationList]] = {}
+    latest: dict[str, tuple[str, RevocationList]] = {}
     later = []
     for file, one in found:
         if one.says.thisUpdate > now:
             later.append((file, one))
-        elif one.name not in newest or _age(newest[one.name][1]) < _age(one):
-            newest[one.name] = (file, one)
-    return [*newest.values(), *later]
+        elif one.name not in latest or _age(latest[one.name][1]) < _age(one):
+            latest[one.name] = (file, one)
+    return [*latest.values(), *later]
 
 
 def _age(one: RevocationList) -> tuple[datetime, int]:

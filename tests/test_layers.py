@@ -39,6 +39,7 @@ LAYERS: dict[str, str] = {
     "pins": "errors files",
     "truststores": "expiry files pem profiles protocols",
     "crls": "expiry files inventory pem profiles protocols",
+    "owncertificates": "expiry files pem profiles protocols tokens",
     "__init__": "",
     "ledger": "",
     "stepqueue": "",

@@ -1,0 +1,227 @@
+"""
+Our own certificates: each with the CA certificates to send along, in order, and
+with its private key, unless that is in a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from ktlsagent import pem
+from ktlsagent.expiry import Expiry
+from ktlsagent.files import Files, Named
+from ktlsagent.profiles import CertificateFiles, Own
+from ktlsagent.protocols.openssl import errorWords
+from ktlsagent.protocols.verification import describeSubject
+from ktlsagent.tokens import TokenKey
+
+CERTIFICATE = "x509.certificate"
+PRIVATE_KEY = "x509.private_key"
+
+_KINDS = {
+    "1.2.840.113549.1.1.1": "RSA",
+    "1.2.840.113549.1.1.10": "RSA-PSS",
+    "1.2.840.10045.2.1": "ECDSA",
+    "1.3.101.112": "Ed25519",
+    "1.3.101.113": "Ed448",
+    "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
+    "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
+    "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
+}
+"""Kinds of keys by their OIDs.  OpenSSL can choose between certificates of different kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """
+    A certificate of our own, as its files have it.
+
+    @ivar path: the file of the certificate.
+    @ivar chain: the certificate, then the CA certificates to send with it.
+    @ivar key: its private key; one in a token has yet to be loaded, and may
+        turn out not to belong to it.
+    """
+
+    path: str
+    chain: tuple[crypto.X509, ...]
+    key: crypto.PKey | TokenKey = field(repr=False)
+
+    @property
+    def ders(self) -> Sequence[bytes]:
+        """The chain in DER."""
+        return [crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in self.chain]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its key, in words."""
+        oid = self.chain[0].to_cryptography().public_key_algorithm_oid.dotted_string
+        return _KINDS.get(oid, oid)
+
+    def expiries(self) -> Iterator[Expiry]:
+        """
+        Say until when it is good.
+
+        @return: what is known about it and about the CA certificates.
+        """
+        for certificate in self.chain:
+            which = "certificate" if certificate is self.chain[0] else "CA certificate"
+            yield Expiry(
+                f"the {which} {describeSubject(certificate.to_cryptography())}",
+                self.path,
+                certificate.to_cryptography().not_valid_before_utc,
+                certificate.to_cryptography().not_valid_after_utc,
+            )
+
+
+def readOwn(files: Files, section: str, own: Own, now: datetime) -> Sequence[OwnFiles]:
+    """
+    Read our certificates and keys.
+
+    @param files: reads the files, and is told what is wrong with them.
+    @param section: the section that names them.
+    @param own: what it says about them.
+    @param now: the time of day.
+    @return: the certificates, as far as they can be used, in the same order.
+    """
+    found: dict[str, OwnFiles] = {}
+    for pair in own.certificates:
+        one = _readPair(files, section, pair, own.pin)
+        if one is None:
+            continue
+        other = found.setdefault(one.kind, one)
+        if other is not one:
+            files.mistake(
+                Named(section, CERTIFICATE, "certificates with keys of different kinds"),
+                f"{one.kind} keys of both {other.path} and {one.path}",
+                "remove one of the two",
+            )
+        for expiry in () if own.acceptExpired else one.expiries():
+            flaw = expiry.flaw(now)
+            if flaw:
+                files.mistake(
+                    Named(section, CERTIFICATE, "certificates that are valid now"),
+                    f"{expiry.what} in {one.path}, which {flaw}",
+                    "renew it, or set own_expired=accept",
+                )
+    return list(found.values())
+
+
+def _readPair(
+    files: Files, section: str, pair: CertificateFiles, pin: str | None
+) -> OwnFiles | None:
+    named = Named(section, CERTIFICATE, "a PEM file with our certificate and its chain")
+    certificates = files.parsed(named, pair.certificate, _parse)
+    key = _readKey(files, section, pair.privateKey, pin)
+    if certificates is None or key is None:
+        return None
+    if isinstance(key, TokenKey):
+        leaf: crypto.X509 | None = _youngest(certificates)
+    else:
+        leaf = _leafOf(files, section, pair, certificates, key)
+    if leaf is None:
+        return None
+    chain = _chain(leaf, certificates)
+    for certificate in certificates:
+        if certificate not in chain and not _issued(certificate, certificate):
+            subject = describeSubject(certificate.to_cryptography())
+            files.notice(
+                f"{subject} in {pair.certificate} is not sent: it is not part of the chain"
+            )
+    return OwnFiles(pair.certificate, chain, key)
+
+
+def _readKey(
+    files: Files, section: str, path: str, pin: str | None
+) -> crypto.PKey | TokenKey | None:
+    named = Named(section, PRIVATE_KEY, "a PEM file with an unencrypted private key")
+    if not path.startswith("/"):
+        try:
+            return TokenKey.fromURI(path, pin)
+        except ValueError as error:
+            files.mistake(Named(section, PRIVATE_KEY, "a PKCS#11 URI (RFC 7512)"), str(error))
+            return None
+    data = files.read(named, path, private=True)
+    if data is None:
+        return None
+    try:
+        # A passphrase is given so that OpenSSL does not ask for one on a terminal.
+        return TokenKey.fromPEM(path, data, pin) or crypto.load_privatekey(
+            crypto.FILETYPE_PEM, data, passphrase=b"-"
+        )
+    except (crypto.Error, ValueError) as error:
+        kind = "an encrypted one" if b"ENCRYPTED" in data else f"none ({errorWords(error)})"
+        files.mistake(named, f"{kind} in {path}")
+        return None
+
+
+def _leafOf(
+    files: Files,
+    section: str,
+    pair: CertificateFiles,
+    certificates: Sequence[crypto.X509],
+    key: crypto.PKey,
+) -> crypto.X509 | None:
+    """Find the certificate that a private key belongs to."""
+    reasons = []
+    for certificate in certificates:
+        context = SSL.Context(SSL.TLS_METHOD)
+        try:
+            context.use_certificate(certificate)
+            context.use_privatekey(key)
+            context.check_privatekey()
+        except SSL.Error as error:
+            reasons.append(errorWords(error))
+        else:
+            return certificate
+    words = "; ".join(dict.fromkeys(reasons))
+    files.mistake(
+        Named(section, PRIVATE_KEY, f"the private key of {pair.certificate}"),
+        f"one that does not belong to it in {pair.privateKey} ({words})",
+    )
+    return None
+
+
+def _youngest(certificates: Sequence[crypto.X509]) -> crypto.X509:
+    """Find the certificate that has issued none of the others."""
+    for certificate in certificates:
+        if not any(
+            _issued(certificate, other) for other in certificates if other is not certificate
+        ):
+            return certificate
+    return certificates[0]
+
+
+def _chain(leaf: crypto.X509, certificates: Sequence[crypto.X509]) -> tuple[crypto.X509, ...]:
+    """
+    Put certificates into the order in which they are sent (RFC 8446, section
+    4.4.2).  A root is left out: who does not have it has no use for it.
+    """
+    chain = [leaf]
+    for certificate in chain:
+        chain += [
+            one
+            for one in certificates
+            if one not in chain and _issued(one, certificate) and not _issued(one, one)
+        ]
+    return tuple(chain)
+
+
+def _issued(issuer: crypto.X509, certificate: crypto.X509) -> bool:
+    """Say whether one certificate may be the issuer of another, by their names."""
+    return bool(issuer.get_subject() == certificate.get_issuer())
+
+
+def _parse(data: bytes) -> Sequence[crypto.X509]:
+    """Read the certificates of a file."""
+    ders = dict.fromkeys(pem.decode(data, pem.CERTIFICATE))
+    if not ders:
+        raise ValueError("none")
+    try:
+        return [crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)) for der in ders]
+    except (ValueError, x509.InvalidVersion) as error:
+        raise ValueError(f"a broken one ({error})") from None

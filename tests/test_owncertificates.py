@@ -1,0 +1,399 @@
+"""Tests for L{ktlsagent.owncertificates}."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from ktlsagent.errors import Mistake
+from ktlsagent.files import Files
+from ktlsagent.owncertificates import OwnFiles, readOwn
+from ktlsagent.profiles import CertificateFiles, Own
+from ktlsagent.protocols.context import OwnCertificate
+from ktlsagent.tokens import TokenKey
+from tests.support import certificates
+from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
+from tests.test_pem import block
+
+
+def pemOf(*made: x509.Certificate) -> bytes:
+    """
+    Write certificates into a file.
+
+    @param made: the certificates.
+    @return: the file's content.
+    """
+    return b"".join(one.public_bytes(PEM) for one in made)
+
+
+class _OwnTestCase(SynchronousTestCase):
+    """Has a directory and a good certificate in it."""
+
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.mkdir(self.directory)
+        self.files = Files()
+        good = certificates.server()
+        self.certificate = self.write("own.pem", good.certificatePEM)
+        self.key = self.write("own.key", good.keyPEM)
+
+    def path(self, name: str) -> str:
+        """
+        Name a file.
+
+        @param name: its name.
+        @return: its path.
+        """
+        return os.path.join(self.directory, name)
+
+    def write(self, name: str, content: bytes, mode: int = 0o600) -> str:
+        """
+        Write a file.
+
+        @param name: its name.
+        @param content: its content.
+        @param mode: its mode.
+        @return: its path.
+        """
+        with open(self.path(name), "wb") as file:
+            file.write(content)
+        os.chmod(self.path(name), mode)
+        return self.path(name)
+
+    def writePair(self, name: str, own: OwnCertificate) -> CertificateFiles:
+        """
+        Write a certificate and its key.
+
+        @param name: the name of the files.
+        @param own: both.
+        @return: where they are.
+        """
+        pem = (crypto.dump_certificate(crypto.FILETYPE_PEM, one) for one in own.chain)
+        key = crypto.dump_privatekey(crypto.FILETYPE_PEM, own.key)
+        return CertificateFiles(
+            self.write(f"{name}.pem", b"".join(pem)), self.write(f"{name}.key", key)
+        )
+
+    def read(
+        self, *pairs: CertificateFiles, acceptExpired: bool = False, pin: str | None = None
+    ) -> Sequence[OwnFiles]:
+        """
+        Read certificates and keys.
+
+        @param pairs: where they are.
+        @param acceptExpired: whether it does not matter that they have ended.
+        @param pin: where the PIN of a token is.
+        @return: what was found.
+        """
+        self.files = Files()
+        own = Own(pairs, pin, acceptExpired)
+        return readOwn(self.files, "profile.a", own, NOW)
+
+    def mistake(
+        self, certificate: str | None = None, key: str | None = None, *, whole: bool = False
+    ) -> Mistake:
+        """
+        Read files with one mistake.
+
+        @param certificate: the file of the certificate; by default the good one.
+        @param key: the file of the key; by default the good one.
+        @param whole: whether there is something to read all the same.
+        @return: the mistake.
+        """
+        found = self.read(CertificateFiles(certificate or self.certificate, key or self.key))
+        self.assertEqual(bool(found), whole)
+        (mistake,) = self.files.mistakes
+        self.assertEqual(mistake.section, "profile.a")
+        return mistake
+
+
+class GoodTests(_OwnTestCase):
+    """Certificates that can be used."""
+
+    def subjects(self, *made: x509.Certificate, issued: Credentials) -> list[str]:
+        """
+        Read a chain.
+
+        @param made: the certificates in their order in the file.
+        @param issued: whose key is used.
+        @return: the common names in the order in which they are sent.
+        """
+        (own,) = self.read(
+            CertificateFiles(
+                self.write("chain.pem", pemOf(*made)), self.write("chain.key", issued.keyPEM)
+            )
+        )
+        self.assertEqual(self.files.mistakes, [])
+        return [str(one.get_subject().CN) for one in own.chain]
+
+    def test_one(self) -> None:
+        """A certificate and its key are read."""
+        (own,) = self.read(CertificateFiles(self.certificate, self.key))
+        self.assertEqual(self.files.mistakes, [])
+        self.assertEqual(own.path, self.certificate)
+        self.assertEqual(own.kind, "ECDSA")
+        self.assertEqual(
+            own.ders, [certificates.server().certificate.public_bytes(certificates.DER)]
+        )
+        self.assertIsInstance(own.key, crypto.PKey)
+        self.assertEqual(self.files.paths, {self.certificate, self.key})
+        self.assertNotIn("PKey", repr(own))
+
+    def test_several(self) -> None:
+        """There may be one for each kind of key, ML-DSA included; their order stays."""
+        authority = certificates.authority()
+        kinds = {"Ed25519": certificates.ed25519Key(), "RSA": certificates.rsaKey()}
+        mldsaKey = certificates.mldsaKey()
+        if mldsaKey is not None:
+            kinds = {"ML-DSA-65": mldsaKey, **kinds}
+        pairs = [self.writePair(kind, authority.issueFor(key)) for kind, key in kinds.items()]
+        found = self.read(*pairs, CertificateFiles(self.certificate, self.key))
+        self.assertEqual(self.files.mistakes, [])
+        self.assertEqual([own.kind for own in found], [*kinds, "ECDSA"])
+
+    def test_chain(self) -> None:
+        """A chain is sent as it is in the file."""
+        chained = certificates.chained()
+        issuing = certificates.intermediateAuthority().certificate
+        expected = ["server.lab", "Lab Issuing CA"]
+        self.assertEqual(self.subjects(chained.certificate, issuing, issued=chained), expected)
+
+    def test_order(self) -> None:
+        """A file in another order is put in order; a root is left out, and what is there twice."""
+        chained = certificates.chained()
+        issuing = certificates.intermediateAuthority().certificate
+        root = certificates.authority().certificate
+        for made in (
+            (root, issuing, chained.certificate),
+            (issuing, chained.certificate, root, issuing, chained.certificate),
+        ):
+            self.assertEqual(self.subjects(*made, issued=chained), ["server.lab", "Lab Issuing CA"])
+            self.assertEqual(self.files.notices, [])
+
+    def test_selfSigned(self) -> None:
+        """A certificate that is signed by itself is sent, as there is no other."""
+        own = certificates.selfSigned()
+        self.assertEqual(self.subjects(own.certificate, issued=own), ["self.lab"])
+
+    def test_crossSigned(self) -> None:
+        """A CA that two others have signed is sent in both forms."""
+        one, two = CertificateAuthority("One"), CertificateAuthority("Two")
+        issuing = CertificateAuthority("Issuing", one)
+        # By its name; nobody looks at signatures here.
+        crossed = CertificateAuthority("Issuing", two).certificate
+        leaf = issuing.issue("leaf.lab")
+        self.assertEqual(
+            self.subjects(leaf.certificate, issuing.certificate, crossed, issued=leaf),
+            ["leaf.lab", "Issuing", "Issuing"],
+        )
+
+    def test_stranger(self) -> None:
+        """A certificate that has nothing to do with ours is not sent, and that is said."""
+        own, other = certificates.server(), certificates.client()
+        self.assertEqual(
+            self.subjects(own.certificate, other.certificate, issued=own), ["server.lab"]
+        )
+        self.assertEqual(
+            self.files.notices,
+            [f"CN=client.lab in {self.path('chain.pem')} is not sent: it is not part of the chain"],
+        )
+
+    def test_together(self) -> None:
+        """Certificate and key may be in one file."""
+        own = certificates.server()
+        path = self.write("both.pem", own.keyPEM + own.certificatePEM)
+        self.assertEqual(len(self.read(CertificateFiles(path, path))), 1)
+        self.assertEqual(self.files.mistakes, [])
+
+    def test_expiries(self) -> None:
+        """It is known until when the certificate and its CA certificates are good."""
+        chained = certificates.chained()
+        (own,) = self.read(self.writePair("chain", chained.own()))
+        path = self.path("chain.pem")
+        self.assertEqual(
+            [(expiry.what, expiry.path, expiry.notAfter) for expiry in own.expiries()],
+            [
+                ("the certificate CN=server.lab", path, chained.certificate.not_valid_after_utc),
+                ("the CA certificate CN=Lab Issuing CA", path, NOW + 30 * DAY),
+            ],
+        )
+
+    def test_unknownKind(self) -> None:
+        """A kind of key that has no name here has its OID."""
+        own = certificates.authority().issueFor(certificates.ed25519Key())
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, own.chain[0])
+        other = der.replace(b"\x06\x03\x2b\x65\x70", b"\x06\x03\x2b\x65\x6e")
+        certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, other)
+        self.assertEqual(OwnFiles("", (certificate,), own.key).kind, "1.3.101.110")
+
+
+class TokenTests(_OwnTestCase):
+    """Keys that are in a token are named, not loaded."""
+
+    def test_pem(self) -> None:
+        """A key's file may say that the key is in a token."""
+        path = self.write("tpm.key", block("TSS2 PRIVATE KEY", b"wrapped"))
+        (own,) = self.read(CertificateFiles(self.certificate, path), pin="/run/pin")
+        self.assertEqual(self.files.mistakes, [])
+        key = own.key
+        assert isinstance(key, TokenKey)
+        self.assertEqual((key.name, key.pin), (path, "/run/pin"))
+        self.assertIn(path, self.files.paths)
+
+    def test_uri(self) -> None:
+        """A key may be named by its URI."""
+        (own,) = self.read(CertificateFiles(self.certificate, "pkcs11:object=own"))
+        self.assertEqual(self.files.mistakes, [])
+        self.assertIsInstance(own.key, TokenKey)
+        self.assertEqual(self.files.paths, {self.certificate})
+
+    def test_badURI(self) -> None:
+        """A URI that cannot be used is a mistake, and what may be a PIN is not repeated."""
+        mistake = self.mistake(key="pkcs11:pin-value=1234?")
+        self.assertEqual(mistake.key, "x509.private_key")
+        self.assertEqual(mistake.expected, "a PKCS#11 URI (RFC 7512)")
+        self.assertNotIn("1234", str(mistake))
+
+    def test_order(self) -> None:
+        """Without the key the certificate that has issued no other is taken for ours."""
+        chained = certificates.chained()
+        issuing = certificates.intermediateAuthority().certificate
+        root = certificates.authority().certificate
+        path = self.write("chain.pem", pemOf(root, issuing, chained.certificate))
+        (own,) = self.read(CertificateFiles(path, "pkcs11:object=own"))
+        self.assertEqual(
+            [one.get_subject().CN for one in own.chain], ["server.lab", "Lab Issuing CA"]
+        )
+
+    def test_circle(self) -> None:
+        """If each has issued another one the first is taken."""
+        one, two = CertificateAuthority("One"), CertificateAuthority("Two")
+        circle = (CertificateAuthority("Two", one), CertificateAuthority("One", two))
+        path = self.write("chain.pem", pemOf(*(ca.certificate for ca in circle)))
+        (own,) = self.read(CertificateFiles(path, "pkcs11:object=own"))
+        self.assertEqual([one.get_subject().CN for one in own.chain], ["Two", "One"])
+
+
+class BadTests(_OwnTestCase):
+    """Every mistake says what was expected and what was found."""
+
+    def test_missing(self) -> None:
+        """Files that are not there are named, both of them at once."""
+        self.read(CertificateFiles("/nonexistent/own.pem", "/nonexistent/own.key"))
+        self.assertEqual(
+            [(mistake.key, mistake.found) for mistake in self.files.mistakes],
+            [
+                ("x509.certificate", "/nonexistent/own.pem: No such file or directory"),
+                ("x509.private_key", "/nonexistent/own.key: No such file or directory"),
+            ],
+        )
+
+    def test_noCertificate(self) -> None:
+        """A file without a certificate is a mistake, and so is one with a broken one."""
+        for content, found in (
+            (b"", "none in "),
+            (certificates.server().keyPEM, "none in "),
+            (certificates.server().certificatePEM[:-30], "a PEM block without its end in "),
+            (block("CERTIFICATE", b"0"), "a broken one ("),
+        ):
+            mistake = self.mistake(certificate=self.write("bad.pem", content))
+            self.assertEqual(
+                (mistake.key, mistake.expected),
+                ("x509.certificate", "a PEM file with our certificate and its chain"),
+            )
+            self.assertTrue(mistake.found.startswith(found), mistake.found)
+
+    def test_noKey(self) -> None:
+        """A file without a key, or with half of one, is a mistake that does not quote it."""
+        for content in (
+            b"",
+            certificates.server().certificatePEM,
+            b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n-----END PRIVATE KEY-----\n",
+            b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n",
+        ):
+            mistake = self.mistake(key=self.write("bad.key", content))
+            self.assertEqual(
+                (mistake.key, mistake.expected),
+                ("x509.private_key", "a PEM file with an unencrypted private key"),
+            )
+            self.assertRegex(mistake.found, rf"^none \(.+\) in {self.path('bad.key')}$")
+            self.assertNotIn("SECRET", str(mistake))
+
+    def test_encryptedKey(self) -> None:
+        """An encrypted key is recognised, and nobody is asked for its passphrase."""
+        key = certificates.server().key
+        for form in (
+            serialization.PrivateFormat.PKCS8,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+        ):
+            protection = serialization.BestAvailableEncryption(b"secret")
+            content = key.private_bytes(serialization.Encoding.PEM, form, protection)
+            mistake = self.mistake(key=self.write("locked.key", content))
+            self.assertEqual(mistake.found, f"an encrypted one in {self.path('locked.key')}")
+
+    def test_openKey(self) -> None:
+        """A key that everybody can read is refused."""
+        path = self.write("open.key", certificates.server().keyPEM, 0o644)
+        self.assertEqual(self.mistake(key=path, whole=True).found, f"{path} with mode 0644")
+
+    def test_otherKey(self) -> None:
+        """A key that does not belong to the certificate is named with it, whatever its kind."""
+        rsa = crypto.dump_privatekey(crypto.FILETYPE_PEM, certificates.rsaKey())
+        for content in (certificates.client().keyPEM, rsa):
+            mistake = self.mistake(key=self.write("other.key", content))
+            self.assertEqual(mistake.key, "x509.private_key")
+            self.assertEqual(mistake.expected, f"the private key of {self.certificate}")
+            found = f"one that does not belong to it in {self.path('other.key')} ("
+            self.assertTrue(mistake.found.startswith(found), mistake.found)
+
+    def test_sameKind(self) -> None:
+        """OpenSSL cannot choose between two of the same kind."""
+        client = certificates.client()
+        other = CertificateFiles(
+            self.write("other.pem", client.certificatePEM), self.write("other.key", client.keyPEM)
+        )
+        self.read(CertificateFiles(self.certificate, self.key), other)
+        (mistake,) = self.files.mistakes
+        self.assertEqual(mistake.expected, "certificates with keys of different kinds")
+        self.assertEqual(
+            mistake.found, f"ECDSA keys of both {self.certificate} and {other.certificate}"
+        )
+        self.assertEqual(mistake.advice, "remove one of the two")
+
+    def test_dates(self) -> None:
+        """A certificate that has ended or not begun is refused, unless that is accepted."""
+        for made, name, words in (
+            (certificates.expired(), "expired.lab", "which ended 24 hours ago, at "),
+            (certificates.notYetValid(), "early.lab", "which begins in 24 hours, at "),
+        ):
+            pair = self.writePair("dated", made.own())
+            mistake = self.mistake(pair.certificate, pair.privateKey, whole=True)
+            self.assertEqual(mistake.key, "x509.certificate")
+            self.assertEqual(mistake.expected, "certificates that are valid now")
+            which = f"the certificate CN={name} in {pair.certificate}, {words}"
+            self.assertIn(which, mistake.found)
+            self.assertEqual(mistake.advice, "renew it, or set own_expired=accept")
+            self.assertEqual(len(self.read(pair, acceptExpired=True)), 1)
+            self.assertEqual(self.files.mistakes, [])
+
+    def test_datesOfTheChain(self) -> None:
+        """The CA certificates that are sent have to be good as well; a root is not looked at."""
+        old = CertificateAuthority(
+            "Old CA", certificates.authority(), notBefore=NOW - 9 * DAY, notAfter=NOW - DAY
+        )
+        pair = self.writePair("old", old.issue("leaf.lab").own())
+        mistake = self.mistake(pair.certificate, pair.privateKey, whole=True)
+        self.assertIn("the CA certificate CN=Old CA in ", mistake.found)
+        root = CertificateAuthority("Old Root", notBefore=NOW - 9 * DAY, notAfter=NOW - DAY)
+        leaf = root.issue("leaf.lab")
+        pair = CertificateFiles(
+            self.write("root.pem", pemOf(leaf.certificate, root.certificate)),
+            self.write("root.key", leaf.keyPEM),
+        )
+        self.assertEqual(len(self.read(pair)), 1)
+        self.assertEqual(self.files.mistakes, [])

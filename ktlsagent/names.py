@@ -18,7 +18,7 @@ from service_identity.cryptography import (
 from service_identity.exceptions import CertificateError, VerificationError
 
 from ktlsagent.errors import PeerRejected, RequestRefused
-from ktlsagent.presented import UNREADABLE
+from ktlsagent.protocols.verification import UNREADABLE
 
 _HOST_NAME_LENGTH = 253
 """Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""

@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives import hashes
 
 from ktlsagent.errors import AgentError
 from ktlsagent.protocols.asn1 import decodeText
-from ktlsagent.protocols.verification import describeIssuer, describeName, describeSubject
+from ktlsagent.protocols.verification import (
+    UNREADABLE,
+    describeIssuer,
+    describeName,
+    describeSubject,
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What comes of a certificate whose extensions cannot be read."""
 
 _LISTED = 20
 """How many words are listed for people: a certificate may have thousands of names."""

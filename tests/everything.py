@@ -22,6 +22,7 @@ SOURCES = ("ktlsagent", "tests", "twisted", "setup.py")
 PURE = (
     "ktlsagent/protocols/*,ktlsagent/policy.py,ktlsagent/keyfile.py,ktlsagent/config.py,"
     "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py,"
+    "ktlsagent/peerrules.py,"
     "ktlsagent/presented.py,ktlsagent/rules.py,ktlsagent/authorisation.py,"
     "ktlsagent/configvalues.py,ktlsagent/configplaces.py,"
     "ktlsagent/certificatetexts.py,ktlsagent/tagfilters.py,ktlsagent/tagfiles.py,"

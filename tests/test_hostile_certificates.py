@@ -30,6 +30,14 @@ TELETEX = b"\x14\x0c\xff\xfe\x00\x1bnger.lab"
 PRINTABLE = b"\x13\x0c\xff\xfe\x00\x1bnger.lab"
 """The same as a PrintableString, which it is not."""
 
+BITS = b"\x03\x0c\x00tranger.lab"
+"""Something as a BIT STRING, which no common name is."""
+
+UNKNOWN = b"\x0d\x0cstranger.lab"
+"""Something of a type that names do not have."""
+
+HOSTILE = (TELETEX, PRINTABLE, BITS, UNKNOWN)
+
 
 class HostileCertificateTests(SynchronousTestCase):
     """Tests for handshakes with peers whose certificates have names that cannot be read."""
@@ -63,7 +71,7 @@ class HostileCertificateTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """A server with such a certificate is refused by an alert."""
-        for name in (TELETEX, PRINTABLE):
+        for name in HOSTILE:
             client = self.engine(Role.CLIENT)
             pair(client, self.engine(Role.SERVER, self.hostile(name)))
             self.refused(client)
@@ -71,7 +79,7 @@ class HostileCertificateTests(SynchronousTestCase):
     def test_serverInsteadOfAKey(self) -> None:
         """So is a server that should use a pre-shared key and sends such a certificate."""
         key = PreSharedKey(b"client", b"k" * 32, SHA256, 7)
-        for name in (TELETEX, PRINTABLE):
+        for name in HOSTILE:
             context = TLSContext(role=Role.CLIENT, suites=("TLS_AES_128_GCM_SHA256",), groups=())
             client = TLSEngine(
                 TLSParameters(Role.CLIENT, context, None, judgeClient, preSharedKey=key)
@@ -89,7 +97,7 @@ class HostileCertificateTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """A client with such a certificate is refused by an alert."""
-        for name in (TELETEX, PRINTABLE):
+        for name in HOSTILE:
             server = self.engine(Role.SERVER, certificates.server().own())
             pair(self.engine(Role.CLIENT, self.hostile(name)), server)
             self.refused(server)
@@ -108,9 +116,10 @@ class HostileCertificateTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """A name that cannot be read is shown as that."""
-        (certificate,) = self.hostile(TELETEX).chain
-        self.assertEqual(describeSubject(certificate.to_cryptography()), "(unreadable)")
-        self.assertEqual(describeIssuer(certificate.to_cryptography()), "CN=Other CA")
+        for name in (TELETEX, BITS, UNKNOWN):
+            (certificate,) = self.hostile(name).chain
+            self.assertEqual(describeSubject(certificate.to_cryptography()), "(unreadable)")
+            self.assertEqual(describeIssuer(certificate.to_cryptography()), "CN=Other CA")
         content = certificates.ofOtherAuthority().certificate.public_bytes(
             serialization.Encoding.DER
         )

@@ -161,6 +161,16 @@ def shareStore(context: SSL.Context, store: crypto.X509Store) -> None:
     _lib.SSL_CTX_set_cert_store(context._context, store._store)
 
 
+def setAnyPurpose(store: crypto.X509Store) -> None:
+    """
+    Have a trust store not ask for the key purposes of TLS, so that others may
+    do; all else about chains is checked as ever.
+
+    @param store: the store.
+    """
+    _lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_ANY)
+
+
 def setVerification(
     context: SSL.Context, callback: VerifyCallback, *, required: bool = False
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols.openssl import verifyErrorText
@@ -29,6 +30,19 @@ CHAIN_ERRORS = frozenset({2, 18, 19, 20, 21})
 """
 The C{X509_V_ERR_*} of a chain that does not lead to a CA of the trust store:
 what is passed over where a certificate is known without any CA.
+"""
+
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""
+What C{cryptography} raises at a certificate that OpenSSL can read and it
+cannot: a peer decides what is in its names, its extensions and its key.
 """
 
 CERTIFICATE_INVALID = "certificate-invalid"
@@ -92,7 +106,7 @@ def describeSubject(certificate: x509.Certificate) -> str:
     """
     try:
         return describeName(certificate.subject)
-    except ValueError:
+    except UNREADABLE:
         return _UNREADABLE
 
 
@@ -105,8 +119,21 @@ def describeIssuer(certificate: x509.Certificate) -> str:
     """
     try:
         return describeName(certificate.issuer)
-    except ValueError:
+    except UNREADABLE:
         return _UNREADABLE
+
+
+def describeCertificate(certificate: x509.Certificate, depth: int, peer: str) -> str:
+    """
+    Say which certificate of a chain is meant.
+
+    @param certificate: the certificate.
+    @param depth: its place; 0 is the peer's own.
+    @param peer: C{client} or C{server}.
+    @return: the words.
+    """
+    which = f"the {peer}'s certificate" if depth == 0 else f"the CA certificate at depth {depth}"
+    return f"{which} ({describeSubject(certificate)})"
 
 
 def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str) -> PeerRejected:
@@ -119,8 +146,7 @@ def chainError(number: int, depth: int, certificate: x509.Certificate, peer: str
     @param peer: C{client} or C{server}.
     @return: the refusal.
     """
-    which = f"the {peer}'s certificate" if depth == 0 else f"the CA certificate at depth {depth}"
-    which += f" ({describeSubject(certificate)})"
+    which = describeCertificate(certificate, depth, peer)
     issuer = describeIssuer(certificate)
     anchored = "expected a chain to a CA of the trust store, found"
     code = _CODES.get(number, CERTIFICATE_INVALID)

@@ -9,7 +9,8 @@ import functools
 import ipaddress
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,10 @@ DER = serialization.Encoding.DER
 PEM = serialization.Encoding.PEM
 
 BOTH_PURPOSES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+RPC_TLS_CLIENT = ObjectIdentifier("1.3.6.1.5.5.7.3.33")
+RPC_TLS_SERVER = ObjectIdentifier("1.3.6.1.5.5.7.3.34")
+"""The key purposes of RPC-with-TLS (RFC 9289, section 8.3)."""
 
 _SIGNS_CERTIFICATES = x509.KeyUsage(
     digital_signature=True,
@@ -115,23 +120,29 @@ class CertificateAuthority:
         *,
         notBefore: datetime = NOW - DAY,
         notAfter: datetime = NOW + 30 * DAY,
+        purposes: Sequence[ObjectIdentifier] = (),
+        pathLength: int | None = None,
     ) -> None:
         """
         @param name: its common name.
         @param parent: the CA that signs it; without one it is a root.
         @param notBefore: the start of its validity.
         @param notAfter: the end of its validity.
+        @param purposes: its extended key usages; none means no such extension.
+        @param pathLength: how many CAs may be below it.
         """
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _name(name)
         builder = (
             _builder(self._subject, self._key, notBefore, notAfter)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=pathLength), critical=True)
             .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )
         )
+        if purposes:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         if parent is None:
             builder = builder.issuer_name(self._subject)
             self.certificate = builder.sign(self._key, hashes.SHA256())
@@ -210,8 +221,7 @@ class CertificateAuthority:
         @return: the certificate, its intermediates and the key.
         """
         certificate = crypto.X509.from_cryptography(self.issue(name, hosts=(name,)).certificate)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with _deprecated():
             certificate.set_pubkey(key)
             certificate.sign(crypto.PKey.from_cryptography_key(self._key), "sha256")
         others = (crypto.X509.from_cryptography(other) for other in self.intermediates)
@@ -265,6 +275,29 @@ class CertificateAuthority:
         store = crypto.X509Store()
         store.add_cert(crypto.X509.from_cryptography(self.certificate))
         return store
+
+
+def resigned(certificate: x509.Certificate, key: crypto.PKey, digest: str) -> x509.Certificate:
+    """
+    Sign a certificate anew, as it is hardly done any more.
+
+    @param certificate: the certificate.
+    @param key: whoever signs it.
+    @param digest: OpenSSL's name for the signature's hash.
+    @return: the other certificate.
+    """
+    signed = crypto.X509.from_cryptography(certificate)
+    with _deprecated():
+        signed.sign(key, digest)
+    return signed.to_cryptography()
+
+
+@contextmanager
+def _deprecated() -> Iterator[None]:
+    """Use what pyOpenSSL would rather leave to C{cryptography}, which cannot do it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @functools.cache

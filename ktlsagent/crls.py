@@ -22,6 +22,7 @@ from ktlsagent.expiry import Expiry
 from ktlsagent.files import Files, Named
 from ktlsagent.inventory import Revocations
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
+from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.verification import describeName
 
 KEY = "x509.crl"
@@ -142,11 +143,13 @@ def _parse(data: bytes) -> Sequence[RevocationList]:
     ders = dict.fromkeys(pem.decode(data, pem.CRL))
     try:
         return [_read(x509.load_der_x509_crl(der)) for der in ders]
-    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError) as error:
-        raise ValueError(f"a CRL that cannot be used ({error})") from None
+    except Exception as error:  # noqa: BLE001 - cryptography raises many kinds
+        raise ValueError(f"a CRL that cannot be used ({errorWords(error)})") from None
 
 
 def _read(crl: x509.CertificateRevocationList) -> RevocationList:
+    # OpenSSL has to be able to read it, too.
+    crypto.X509Store().add_crl(crl)
     name, number = describeName(crl.issuer), None
     for extension in crl.extensions:
         value = extension.value

@@ -140,7 +140,7 @@ def _describe(der: bytes) -> str:
     digest = f"SHA-256 {sha256(der).hexdigest()}"
     try:
         certificate = x509.load_der_x509_certificate(der)
-    except (ValueError, x509.InvalidVersion):
+        until = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{describeSubject(certificate)} (until {until}, {digest})"
+    except Exception:  # noqa: BLE001 - cryptography raises many kinds
         return f"(unreadable, {digest})"
-    until = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{describeSubject(certificate)} (until {until}, {digest})"

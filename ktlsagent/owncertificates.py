@@ -222,6 +222,9 @@ def _parse(data: bytes) -> Sequence[crypto.X509]:
     if not ders:
         raise ValueError("none")
     try:
-        return [crypto.X509.from_cryptography(x509.load_der_x509_certificate(der)) for der in ders]
-    except (ValueError, x509.InvalidVersion) as error:
-        raise ValueError(f"a broken one ({error})") from None
+        certificates = [x509.load_der_x509_certificate(der) for der in ders]
+        for certificate in certificates:
+            certificate.subject.rfc4514_string()
+        return [crypto.X509.from_cryptography(certificate) for certificate in certificates]
+    except Exception as error:  # noqa: BLE001 - cryptography raises many kinds
+        raise ValueError(f"a broken one ({errorWords(error)})") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -47,24 +47,27 @@ class Anchors:
     certificates: Sequence[crypto.X509]
     ofSystem: bool = False
 
-    def expiries(self) -> Iterator[Expiry]:
+    def expiries(self) -> Sequence[Expiry]:
         """
         Say until when they are good.
 
         @return: what is known about it; nothing about the system's.
         """
-        for der in () if self.ofSystem else self.ders:
-            try:
-                certificate = x509.load_der_x509_certificate(der)
-            except (ValueError, x509.InvalidVersion):
-                # OpenSSL can read it, and judges it in the handshake.
-                continue
-            yield Expiry(
+        found = [] if self.ofSystem else [self._expiry(der) for der in self.ders]
+        return [expiry for expiry in found if expiry is not None]
+
+    def _expiry(self, der: bytes) -> Expiry | None:
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            return Expiry(
                 f"the trust anchor {describeSubject(certificate)}",
                 self.path,
                 certificate.not_valid_before_utc,
                 certificate.not_valid_after_utc,
             )
+        except Exception:  # noqa: BLE001 - cryptography raises many kinds
+            # If only OpenSSL can read it, only OpenSSL judges its dates.
+            return None
 
 
 def readAnchors(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,12 +18,16 @@ from ktlsagent.files import Files
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from tests.support import certificates
 from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority
+from tests.support.properties import patient
 
 REVOKED = 23
 EXPIRED = 12
 MISSING = 3
 OTHER_SCOPE = 44
 """C{X509_V_ERR_*} of C{openssl/x509_vfy.h}."""
+
+changes = st.lists(st.tuples(st.integers(1, 999), st.integers(0, 255)), min_size=1, max_size=3)
+"""Places of octets, and what becomes of them."""
 
 
 def point(
@@ -191,6 +197,20 @@ class ReadCRLsTests(_CRLTestCase):
         self.assertIn("without its end", self.mistake(pem + pem[:100]).found)
         broken = pem.replace(b"CRL-----\nM", b"CRL-----\nA")
         self.assertIn("a CRL that cannot be used (", self.mistake(pem + broken).found)
+
+    @patient
+    @given(changes)
+    def test_anyChange(self, made: list[tuple[int, int]]) -> None:
+        """Whatever has happened to the octets of a CRL, it is read or refused."""
+        der = bytearray(
+            self.authority.revocationList(
+                self.client, number=1, critical=[point("http://a/1")]
+            ).public_bytes(DER)
+        )
+        for place, octet in made:
+            der[place % len(der)] = octet
+        for path, one in self.read(bytes(der)):
+            one.expiry(path)
 
     def test_incomplete(self) -> None:
         """What OpenSSL would leave out without a word is refused."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +19,8 @@ from ktlsagent.protocols.context import OwnCertificate
 from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
+from tests.support.properties import patient
+from tests.test_crls import changes
 from tests.test_pem import block
 
 
@@ -397,3 +400,14 @@ class BadTests(_OwnTestCase):
         )
         self.assertEqual(len(self.read(pair)), 1)
         self.assertEqual(self.files.mistakes, [])
+
+    @patient
+    @given(changes)
+    def test_anyChange(self, made: list[tuple[int, int]]) -> None:
+        """Whatever has happened to the octets of a certificate, it is read or refused."""
+        der = bytearray(certificates.server().certificate.public_bytes(certificates.DER))
+        for place, octet in made:
+            der[place % len(der)] = octet
+        path = self.write("changed.pem", block("CERTIFICATE", bytes(der)))
+        for own in self.read(CertificateFiles(path, "pkcs11:object=own")):
+            self.assertEqual(len(list(own.expiries())), 1)

@@ -807,6 +807,49 @@ class JudgeTests(EngineTestCase):
         error = self.assertRaises(ssl.SSLError, peer.tls.read)
         self.assertIn("BAD_CERTIFICATE", str(error).upper().replace(" ", "_"))
 
+    def deny(self, chain: Sequence[x509.Certificate]) -> PeerRejected:
+        """Refuse every certificate for a reason that has an alert of its own."""
+        return PeerRejected(self.code, "no")
+
+    def test_serverDenies(self) -> None:
+        """A server that denies access says so, under its application keys, with every suite."""
+        for name in CIPHER_SUITES:
+            for self.code, alert, words in (
+                ("denied", 49, "access denied"),
+                ("not-allowed", 49, "access denied"),
+                ("address-mismatch", 49, "access denied"),
+                ("wrong-key-purpose", 43, "unsupported certificate"),
+                ("name-mismatch", 42, "bad certificate"),
+            ):
+                peer = OpenSSLPeer("client", certificates.client(), suites=(name,))
+                server = makeServer(judge=self.deny)
+                converse(server, peer)
+                self.assertEqual(self.failure(server).code, self.code)
+                self.assertEqual(server.alertSent, alert)
+                self.assertTrue(peer.complete)
+                error = self.assertRaises(SSL.Error, peer.connection.recv, 1)
+                self.assertIn(words, str(error))
+
+    def test_clientDenies(self) -> None:
+        """So does a client."""
+        self.code = "denied"
+        peer = OpenSSLPeer("server", certificates.server())
+        client = makeClient(judge=self.deny)
+        converse(client, peer)
+        self.assertEqual(client.alertSent, 49)
+        self.assertFalse(peer.complete)
+        self.assertIn("access denied", str(peer.error))
+
+    def test_clientDeniesLate(self) -> None:
+        """It does not matter to a client how often it had to say hello."""
+        self.code = "denied"
+        context = stdlibContext("server", own=certificates.server())
+        context.set_ecdh_curve("prime256v1")
+        client, peer = makeClient(judge=self.deny), StdlibPeer(context)
+        converse(client, peer)
+        self.assertEqual(client.alertSent, 49)
+        self.assertIn("ACCESS_DENIED", str(peer.error).upper().replace(" ", "_"))
+
     def test_badChainIsNotJudged(self) -> None:
         """A certificate whose chain is bad is refused without asking."""
         peer = StdlibPeer(stdlibContext("server", own=certificates.selfSigned()))
@@ -1367,6 +1410,20 @@ class SecrecyTests(EngineTestCase):
         pair(client, server)
         self.assertMatch(client, server)
         self.assertSilent(client)
+        self.assertSilent(server)
+
+    def test_denied(self) -> None:
+        """Nor has anybody after an alert of our own under them."""
+        server = ListeningEngine(
+            TLSParameters(
+                Role.SERVER,
+                makeContext(certificates.server()),
+                None,
+                lambda _chain: PeerRejected("denied", "no"),
+            )
+        )
+        pair(makeClient(certificates.client()), server)
+        self.assertEqual(self.failure(server).code, "denied")
         self.assertSilent(server)
 
     def test_failed(self) -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import PeerMisbehaved
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, packCryptoInfo
+from ktlsagent.protocols.keyschedule import TrafficKeys
 from ktlsagent.protocols.record import (
     HEADER_LENGTH,
     MAXIMUM_FRAGMENT,
@@ -15,8 +17,10 @@ from ktlsagent.protocols.record import (
     alertName,
     fragmentLength,
     plainAlert,
+    sealedAlert,
     splitRecords,
 )
+from tests.support.modelktls import ModelDirection
 from tests.support.properties import patient
 
 CHANGE_CIPHER_SPEC = bytes.fromhex("140303000101")
@@ -57,6 +61,16 @@ class AlertTests(SynchronousTestCase):
         self.assertEqual(
             plainAlert(AlertDescription.UNEXPECTED_MESSAGE), bytes.fromhex("1503030002020a")
         )
+
+    def test_sealedAlert(self) -> None:
+        """An alert under keys is what kTLS opens, for every suite and at any place."""
+        for suite in CIPHER_SUITES.values():
+            keys = TrafficKeys(b"k" * suite.keyLength, b"iv" * 6)
+            for sequence in (0, 1, 2**32 + 7):
+                record = sealedAlert(AlertDescription.ACCESS_DENIED, suite, keys, sequence)
+                self.assertEqual(fragmentLength(record[:HEADER_LENGTH]), len(record) - 5)
+                kernel = ModelDirection(packCryptoInfo(suite, keys, sequence))
+                self.assertEqual(kernel.open(record), (21, bytes((2, 49))))
 
 
 class FragmentLengthTests(SynchronousTestCase):

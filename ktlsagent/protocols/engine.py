@@ -41,6 +41,7 @@ from ktlsagent.protocols.record import (
     ContentType,
     alertName,
     plainAlert,
+    sealedAlert,
     splitRecords,
 )
 from ktlsagent.protocols.session import Demand, Direction, EstablishedSession, Role
@@ -70,6 +71,11 @@ _ALERTS = {
     # For a client's use of this alert see RFC 9001, section 8.1.
     _NO_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
     _OTHER_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
+    # Verdicts of the judge; OpenSSL would say bad_certificate to all of them.
+    "wrong-key-purpose": AlertDescription.UNSUPPORTED_CERTIFICATE,
+    "denied": AlertDescription.ACCESS_DENIED,
+    "not-allowed": AlertDescription.ACCESS_DENIED,
+    "address-mismatch": AlertDescription.ACCESS_DENIED,
 }
 """What the peer is told instead of what OpenSSL would say, by the error's code."""
 
@@ -347,10 +353,18 @@ class TLSEngine:
             reason, output = error, b""
         alert = _ALERTS.get(reason.code)
         if alert is not None:
-            # None of these comes when we have encrypted anything yet.
-            self.alertSent, output = alert, plainAlert(alert)
+            self.alertSent, output = alert, self._alert(alert)
         self._fail(reason)
         return output
+
+    def _alert(self, alert: AlertDescription) -> bytes:
+        """Build an alert as the peer expects it now."""
+        if not self._ownKeysInUse:
+            # As OpenSSL does it, a client says nothing under its handshake keys
+            # before the server's Finished.
+            return plainAlert(alert)
+        suite = CIPHER_SUITES[self._connection.get_cipher_name() or ""]
+        return sealedAlert(alert, suite, self._keys(suite, own=True), self._sent)
 
     def _advance(self) -> bytes:
         """Let OpenSSL do what it can, and take what it has to say."""

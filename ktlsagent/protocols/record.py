@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
+
 from ktlsagent.errors import PeerMisbehaved
+from ktlsagent.protocols.cryptoinfo import CipherSuite
+from ktlsagent.protocols.keyschedule import TrafficKeys
 
 HEADER_LENGTH = 5
 """Octets of a record's header: type, legacy version, length."""
@@ -12,6 +16,14 @@ HEADER_LENGTH = 5
 MAXIMUM_FRAGMENT = 2**14 + 256
 """The longest fragment a protected record may have (RFC 8446, section 5.2)."""
 
+_AEADS: dict[str, type[AESCCM | AESGCM | ChaCha20Poly1305]] = {
+    "TLS_AES_256_GCM_SHA384": AESGCM,
+    "TLS_AES_128_GCM_SHA256": AESGCM,
+    "TLS_CHACHA20_POLY1305_SHA256": ChaCha20Poly1305,
+    "TLS_AES_128_CCM_SHA256": AESCCM,
+}
+
+_TAG_LENGTH = 16
 _FATAL = 2
 _LEGACY_MAJOR_VERSION = 3
 
@@ -78,6 +90,25 @@ def plainAlert(description: AlertDescription) -> bytes:
     @return: one complete record (RFC 8446, sections 5.1 and 6).
     """
     return bytes((ContentType.ALERT, 3, 3, 0, 2, _FATAL, description))
+
+
+def sealedAlert(
+    description: AlertDescription, suite: CipherSuite, keys: TrafficKeys, sequence: int
+) -> bytes:
+    """
+    Build a fatal alert record as it is sent under traffic keys.
+
+    @param description: the alert to send.
+    @param suite: the negotiated suite.
+    @param keys: the keys of our direction.
+    @param sequence: the record's number under these keys.
+    @return: one complete record (RFC 8446, sections 5.2 and 5.3).
+    """
+    content = bytes((_FATAL, description, ContentType.ALERT))
+    header = bytes((ContentType.APPLICATION_DATA, 3, 3, 0, len(content) + _TAG_LENGTH))
+    nonce = int.from_bytes(keys.iv, "big") ^ sequence
+    aead = _AEADS[suite.name](keys.key)
+    return header + aead.encrypt(nonce.to_bytes(len(keys.iv), "big"), content, header)
 
 
 def fragmentLength(header: bytes) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from cryptography import x509
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,7 +24,7 @@ from ktlsagent.errors import (
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
-from ktlsagent.protocols.handshake import HandshakeProtocol, IRecordTransport
+from ktlsagent.protocols.handshake import Aside, HandshakeProtocol, IRecordTransport
 from ktlsagent.protocols.session import Role
 from tests.support import certificates
 from tests.support.tlspeers import StdlibPeer, records, stdlibContext
@@ -147,6 +149,38 @@ def now(step: Step) -> None:
     step()
 
 
+class Threads:
+    """
+    Threads that run steps when the test says so.
+
+    @ivar steps: the steps that were begun and hang.
+    @ivar ran: how many have come back.
+    """
+
+    def __init__(self) -> None:
+        """Nothing hangs."""
+        self.steps: list[tuple[Callable[[], bytes], Deferred[bytes]]] = []
+        self.ran = 0
+
+    def run(self, step: Callable[[], bytes]) -> Deferred[bytes]:
+        """Begin a step."""
+        result: Deferred[bytes] = Deferred()
+        self.steps.append((step, result))
+        return result
+
+    def release(self) -> None:
+        """Let the step come back that hangs."""
+        ((step, result),) = self.steps
+        self.steps.clear()
+        self.ran += 1
+        try:
+            output = step()
+        except Exception:  # noqa: BLE001 - as a thread does
+            result.errback(Failure())
+        else:
+            result.callback(output)
+
+
 class BrokenEngine(TLSEngine):
     """An engine with a bug."""
 
@@ -164,17 +198,21 @@ class HandshakeTestCase(SynchronousTestCase):
         peer: StdlibPeer | None = None,
         schedule: Callable[[Step], None] = now,
         engine: type[TLSEngine] = TLSEngine,
+        slow: bool = False,
+        aside: Aside | None = None,
     ) -> None:
         """Make a protocol that is not yet connected."""
+        own = certificates.server() if role is Role.SERVER else certificates.client()
         context = TLSContext(
             store=certificates.authority().store(),
-            own=(certificates.server().own(),) if role is Role.SERVER else (),
+            own=[replace(own.own(), slow=slow)] if slow or role is Role.SERVER else [],
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )
         self.engine = engine(TLSParameters(role, context, None, accept))
         self.upper = Upper()
-        self.protocol = HandshakeProtocol(self.engine, self.upper, schedule)
+        more = {} if aside is None else {"aside": aside}
+        self.protocol = HandshakeProtocol(self.engine, self.upper, schedule, **more)
         self.transport = MemoryTransport(peer)
 
     def connect(self) -> None:
@@ -386,3 +424,97 @@ class AbortTests(HandshakeTestCase):
         self.connect()
         self.protocol.abort(DeadlineExpired("deadline", "10 s are over"))
         self.assertConnected()
+
+
+class SlowEngineTests(HandshakeTestCase):
+    """A handshake whose steps run in threads."""
+
+    def setUp(self) -> None:
+        self.threads = Threads()
+
+    def begin(self, peer: StdlibPeer | None = None, role: Role = Role.SERVER) -> None:
+        """Connect a protocol whose engine is slow."""
+        self.prepare(role, peer=peer, slow=True, aside=self.threads.run)
+        self.connect()
+
+    def test_server(self) -> None:
+        """Every step of a server runs aside, one after the other."""
+        self.begin(StdlibPeer(stdlibContext("client")))
+        while self.threads.steps:
+            self.threads.release()
+        self.assertConnected()
+        self.assertEqual(self.threads.ran, self.protocol.records + 1)
+
+    def test_client(self) -> None:
+        """So does every step of a client, which is as good as another one."""
+        self.begin(self.goodServer(), Role.CLIENT)
+        while self.threads.steps:
+            self.threads.release()
+        self.assertConnected()
+        self.assertEqual(self.threads.ran, self.protocol.records + 1)
+        self.assertTrue(self.transport.unread, "the tickets are left alone")
+
+    def test_nothingMeanwhile(self) -> None:
+        """As long as a step is under way nothing is read or written."""
+        peer = StdlibPeer(stdlibContext("client"))
+        self.begin()
+        self.threads.release()
+        self.transport.deliver(peer.feed(b""))
+        self.assertEqual((len(self.threads.steps), self.transport.written), (1, b""))
+        self.assertFalse(self.transport._wanted)
+        self.threads.release()
+        self.assertTrue(self.transport.written)
+        self.assertTrue(self.transport._wanted)
+
+    def test_fastEngine(self) -> None:
+        """The steps of an engine that is not slow never run aside."""
+        self.prepare(Role.SERVER, peer=StdlibPeer(stdlibContext("client")), aside=self.threads.run)
+        self.connect()
+        self.assertConnected()
+        self.assertEqual((self.threads.ran, self.threads.steps), (0, []))
+
+    def test_returnsTooLate(self) -> None:
+        """What comes of a step after the deadline is dropped."""
+        peer = StdlibPeer(stdlibContext("client"))
+        self.begin()
+        self.threads.release()
+        self.transport.deliver(peer.feed(b""))
+        error = DeadlineExpired("deadline", "10 s are over")
+        self.protocol.abort(error)
+        self.assertFailed(error)
+        self.threads.release()
+        self.assertFailed(error)
+        self.assertEqual(self.transport.written, b"")
+        self.assertFalse(self.transport._wanted)
+
+    def test_lostMeanwhile(self) -> None:
+        """What comes of a step after the connection is dropped as well."""
+        self.begin(role=Role.CLIENT)
+        error = PeerClosed("connection-lost", "broken")
+        self.transport.lose(error)
+        self.threads.release()
+        self.assertFailed(error)
+        self.assertEqual(self.transport.written, b"")
+
+    def test_tooSlow(self) -> None:
+        """Who runs the steps may give one up."""
+        self.begin()
+        ((_step, result),) = self.threads.steps
+        error = DeadlineExpired("token-slow", "the token does not answer")
+        result.errback(Failure(error))
+        self.assertFailed(error)
+
+    def test_bug(self) -> None:
+        """A bug in a thread is told to the protocol on top as well."""
+        self.prepare(Role.SERVER, engine=BrokenEngine, slow=True, aside=self.threads.run)
+        self.connect()
+        self.threads.release()
+        (error,) = self.upper.reasons
+        self.assertIsInstance(error, ZeroDivisionError)
+
+    def test_noThreads(self) -> None:
+        """Without threads a slow engine does not run at all: it would hold up all others."""
+        self.prepare(Role.SERVER, slow=True)
+        self.connect()
+        (error,) = self.upper.reasons
+        self.assertIsInstance(error, ValueError)

@@ -57,6 +57,7 @@ LAYERS: dict[str, str] = {
     "tags": "errors tagfiles tagfilters",
     "config": "errors keyfile protocols",
     "interfaces": "protocols",
+    "threadsteps": "errors interfaces",
     "names": "errors protocols",
     "peerrules": "errors profiles protocols",
     "policy": "errors names protocols",

@@ -40,10 +40,13 @@ class OwnCertificate:
 
     @ivar chain: the certificate, then the CA certificates to send with it.
     @ivar key: its private key.
+    @ivar slow: whether the key is outside the process, and so takes its
+        time to sign.
     """
 
     chain: tuple[crypto.X509, ...]
     key: crypto.PKey = field(repr=False)
+    slow: bool = False
 
 
 class TLSContext:
@@ -51,6 +54,7 @@ class TLSContext:
     A context for TLS 1.3 handshakes that end in kTLS.
 
     @ivar hasCertificate: whether it has a certificate of our own to show.
+    @ivar slow: whether the key of one of those is outside the process.
     @ivar alpn: whether both sides have to agree on L{SUNRPC} by ALPN.
     @ivar tolerated: the C{X509_V_ERR_*} for which peers are not refused.
     """
@@ -121,6 +125,7 @@ class TLSContext:
         openssl.setVerification(context, _judge, required=certificateRequired)
         self._context = context
         self.hasCertificate = bool(own)
+        self.slow = any(certificate.slow for certificate in own)
         self.alpn = alpn
         self.tolerated = tolerated
 

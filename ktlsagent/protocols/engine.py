@@ -19,6 +19,7 @@ from ktlsagent.errors import (
     PeerMisbehaved,
     PeerRejected,
     SessionUnusable,
+    TokenFailed,
 )
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
@@ -157,6 +158,10 @@ class Engine(Protocol):
     def identities(self) -> Sequence[bytes]:
         """The PSK identities that are in play."""
 
+    @property
+    def slow(self) -> bool:
+        """Whether a step may wait for somebody outside the process, who signs."""
+
     def start(self) -> bytes:
         """Begin; the result is to be sent."""
 
@@ -186,6 +191,8 @@ class TLSEngine:
     @ivar preSharedKey: the key that both sides have to have, if so; forgotten
         at the end.
     @ivar identities: the PSK identities that are in play.
+    @ivar slow: whether a step may wait for somebody outside the process, who
+        signs.  A step runs in any thread, but no two at a time.
     @ivar error: why it failed, once it has.
     @ivar session: what came out, once it is complete.
     @ivar presentedCertificate: the peer's own certificate, as soon as it has
@@ -211,6 +218,7 @@ class TLSEngine:
         self.identities: Sequence[bytes] = (
             () if self.preSharedKey is None else (self.preSharedKey.identity,)
         )
+        self.slow = parameters.context.slow
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
@@ -483,6 +491,12 @@ class TLSEngine:
                 f"alert-{name.replace('_', '-')}",
                 f"the {self._role.peer} refused the handshake with the alert {name}",
                 self.alertReceived,
+            )
+        if self.slow and openssl.isProvidersFailure(error):
+            return TokenFailed(
+                "token-failed",
+                "expected the token with our private key to sign, found that it does not: "
+                + _words(error),
             )
         return self._explainAlert(_words(error))
 

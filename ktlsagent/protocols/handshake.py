@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IPullProducer, ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -36,6 +37,16 @@ class IRecordTransport(ITransport, IPullProducer):
 Schedule = Callable[[Callable[[], None]], None]
 """Runs a step of cryptography when its turn comes."""
 
+Aside = Callable[[Callable[[], bytes]], Deferred[bytes]]
+"""
+Runs a step of cryptography in a thread.  The result fires in the reactor's
+thread, with what is to be sent, or with a L{HandshakeError} if that takes too long.
+"""
+
+
+def _nowhere(_step: Callable[[], bytes]) -> Deferred[bytes]:
+    return fail(ValueError("there is no thread for a step that may take long"))
+
 
 class HandshakeProtocol(Protocol):
     """
@@ -51,15 +62,19 @@ class HandshakeProtocol(Protocol):
 
     transport: IRecordTransport
 
-    def __init__(self, engine: Engine, upper: Protocol, schedule: Schedule) -> None:
+    def __init__(
+        self, engine: Engine, upper: Protocol, schedule: Schedule, aside: Aside = _nowhere
+    ) -> None:
         """
         @param engine: runs the handshake.
         @param upper: the protocol on top.
         @param schedule: when the steps of cryptography may run.
+        @param aside: runs the steps of an engine that is slow.
         """
         self.records = 0
         self._engine = engine
         self._schedule = schedule
+        self._aside = aside
         self._upper: Protocol | None = upper
 
     @property
@@ -110,10 +125,21 @@ class HandshakeProtocol(Protocol):
         """Run one step of the engine, unless it is all over by now."""
         if self._upper is None:
             return
+        if self._engine.slow:
+            self._aside(step).addCallback(self._stepped).addErrback(self._end)
+            return
         try:
-            self.transport.write(step())
+            output = step()
         except Exception:  # noqa: BLE001 - a bug; the request is answered all the same
             self._end(Failure())
+        else:
+            self._stepped(output)
+
+    def _stepped(self, output: bytes) -> None:
+        """Send what a step gave out, and go on from there, unless it is all over by now."""
+        if self._upper is None:
+            return
+        self.transport.write(output)
         if self._upper is None:
             return
         if self._engine.state is EngineState.NEED_RECORD:

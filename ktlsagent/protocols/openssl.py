@@ -21,6 +21,12 @@ _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _CTRL_SET_GROUPS_LIST = 92
 """C{SSL_CTRL_SET_GROUPS_LIST} of C{openssl/ssl.h}."""
 
+_SIGNING_FAILED = ("provider signature failure", "EVP lib")
+"""
+OpenSSL's words (C{EVP_R_PROVIDER_SIGNATURE_FAILURE} and C{ERR_R_EVP_LIB}); the
+names of its own libraries all end with C{routines}, those of providers need not.
+"""
+
 VerifyCallback = Callable[[SSL.Connection, Sequence[crypto.X509], int, int], int]
 """
 Judges a chain: connection, certificates (the peer's own first, the root
@@ -362,6 +368,21 @@ def verifyErrorText(number: int) -> str:
     return text.decode()
 
 
+def isProvidersFailure(error: SSL.Error) -> bool:
+    """
+    Say whether a handshake failed because a provider did not sign, or had
+    forgotten what its key is good for.
+
+    @param error: what OpenSSL says.
+    @return: whether one of its parts is not OpenSSL's own, or is about signing.
+    """
+    queue = error.args[0] if error.args else []
+    return any(
+        not library.endswith(" routines") or reason in _SIGNING_FAILED
+        for library, _function, reason in queue
+    )
+
+
 def errorWords(error: Exception) -> str:
     """
     Put OpenSSL's error queue, or what took its place, into words.
@@ -371,7 +392,7 @@ def errorWords(error: Exception) -> str:
     """
     queue = error.args[0] if error.args else ""
     if isinstance(queue, list):
-        return "; ".join(entry[2] for entry in queue) or "no reason given"
+        return "; ".join(entry[2] for entry in queue if entry[2]) or "no reason given"
     return str(error)
 
 

@@ -64,7 +64,10 @@ class PreSharedKeyServer:
     One handshake; driven as a L{TLSEngine} is, with the same attributes.
 
     @ivar identities: what the client offers.
+    @ivar slow: see L{TLSEngine}; nothing is signed here.
     """
+
+    slow = False
 
     def __init__(self, parameters: PreSharedKeyParameters) -> None:
         """

@@ -54,6 +54,42 @@ class TurnThreadPool(ThreadPool):
             onResult(success, result)
 
 
+class HeldThreadPool(TurnThreadPool):
+    """A pool whose threads hang until the test lets them go on."""
+
+    def __init__(self, reactor: TurnReactor) -> None:
+        """
+        @param reactor: gives the turns.
+        """
+        super().__init__(reactor)
+        self._held: list[Callable[[], None]] = []
+
+    @property
+    def held(self) -> int:
+        """How many threads hang."""
+        return len(self._held)
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], object] | None,
+        func: Callable[..., Any],
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        """
+        See L{ThreadPool.callInThreadWithCallback}.
+        """
+        self._held.append(lambda: self._run(onResult, func, args, kw))
+
+    def release(self, which: int = 0) -> None:
+        """
+        Let a thread go on to its end; the reactor hears of it in its next turn.
+
+        @param which: its place among those that hang.
+        """
+        self._held.pop(which)()
+
+
 @implementer(IAgentReactor)
 class TurnReactor(Clock):
     """

@@ -58,6 +58,8 @@ LAYERS: dict[str, str] = {
     "config": "errors keyfile protocols",
     "interfaces": "protocols",
     "threadsteps": "errors interfaces",
+    "tokenload": "errors pins protocols tokens",
+    "latecontexts": "errors interfaces pins protocols threadsteps tokenload tokens",
     "names": "errors protocols",
     "peerrules": "errors profiles protocols",
     "policy": "errors names protocols",

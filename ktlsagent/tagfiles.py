@@ -269,7 +269,7 @@ def _tests(node: _Node) -> Iterator[Test]:
         return
     filterType = FILTER_TYPES[kind]
     wanted = filterType.key or "no other key"
-    for key in members.keys() - {filterType.key}:
+    for key in sorted(members.keys() - {filterType.key}):
         members[key].wrong(f"{wanted} beside the type {kind}", key, "remove it")
     texts = {"": node}
     if filterType.key:

@@ -102,7 +102,8 @@ def _find(directory: str) -> list[str]:
     try:
         names = os.listdir(directory)
     except OSError as error:
-        if not os.path.lexists(directory):
+        # A link that leads nowhere is no absence, nor is what may not be looked at.
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(directory):
             return []
         expected = "a directory that can be read"
         advice = "name another one, or let the agent read it"

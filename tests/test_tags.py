@@ -237,7 +237,11 @@ class LoadTests(TagsTestCase):
         path = self.directory / "file"
         path.write_text("")
         os.symlink("gone", self.directory / "link")
-        for name, words in (("file", "not a directory"), ("link", "no such file or directory")):
+        for name, words in (
+            ("file", "not a directory"),
+            ("file/none", "not a directory"),
+            ("link", "no such file or directory"),
+        ):
             error = self.assertRaises(ConfigError, loadTags, str(self.directory / name))
             self.assertEqual(
                 str(error),

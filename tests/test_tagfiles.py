@@ -208,8 +208,8 @@ class MistakeTests(SynchronousTestCase):
             text = f"filters: {{f: {{type: {kind}, {keys}}}}}"
             self.assertIn(words, self.mistake(text))
         text = "filters: {f: {type: x509.derived.selfSigned, purpose: [x], pattern: x}}"
-        keys = ["filters.f.pattern", "filters.f.purpose"]
-        self.assertEqual([key for _, _, key in self.mistakes(text)], keys)
+        wrong = ["filters.f.pattern", "filters.f.purpose"]
+        self.assertEqual([key for _, _, key in self.mistakes(text)], wrong)
 
     def test_wrongParameter(self) -> None:
         """The wrong key in place of the right one is two mistakes."""

@@ -9,6 +9,7 @@ import ssl
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -61,6 +62,11 @@ GROUPS = openssl.supportedGroups(("X25519MLKEM768", "X25519", "P-256", "P-384"))
 
 GROUP_NAMES = {"P-256": "secp256r1", "P-384": "secp384r1", "X25519": "x25519"}
 """What OpenSSL calls them afterwards."""
+
+SECOND = timedelta(seconds=1)
+
+NEW_CLOCK = SSL.OPENSSL_VERSION_NUMBER >= 0x40000000
+"""Whether OpenSSL lets certificates be good until the last second."""
 
 HELLO_RETRY_REQUEST = hashlib.sha256(b"HelloRetryRequest").digest()
 """The random of a HelloRetryRequest (RFC 8446, section 4.1.3)."""
@@ -639,6 +645,54 @@ class RefusedCertificateTests(EngineTestCase):
         if presented is None:
             raise self.failureException("no certificate")
         self.assertEqual(describeSubject(presented), "CN=server.lab")
+
+    def judgeAt(self, own: Credentials, store: crypto.X509Store, when: datetime) -> str:
+        """Let a client look at a server's certificate at some time of day."""
+        store.set_time(when)
+        client = makeClient(context=makeContext(store=store))
+        converse(client, StdlibPeer(stdlibContext("server", own=own)))
+        return "good" if client.session is not None else self.failure(client).code
+
+    def test_validity(self) -> None:
+        """
+        A certificate is good from the first second to the last (RFC 5280,
+        section 4.1.2.5); before version 4, OpenSSL takes the last for too late.
+        """
+        own = certificates.authority().issue(
+            "server.lab",
+            notBefore=certificates.NOW - 60 * SECOND,
+            notAfter=certificates.NOW + 60 * SECOND,
+        )
+        for seconds, verdict in (
+            (-61, "certificate-not-yet-valid"),
+            (-60, "good"),
+            (59, "good"),
+            (60, "good" if NEW_CLOCK else "certificate-expired"),
+            (61, "certificate-expired"),
+        ):
+            when = certificates.NOW + seconds * SECOND
+            self.assertEqual(
+                self.judgeAt(own, certificates.authority().store(), when), verdict, seconds
+            )
+
+    def test_revocationListsTime(self) -> None:
+        """It is the same with a CRL, from its last update to its next (section 5.1.2)."""
+        authority = certificates.CertificateAuthority(
+            "Busy CA", notBefore=certificates.NOW - 9 * certificates.DAY
+        )
+        own = authority.issue("server.lab", notBefore=certificates.NOW - 9 * certificates.DAY)
+        revoked = authority.revocationList(nextUpdate=certificates.NOW + certificates.DAY)
+        for when, verdict in (
+            (revoked.last_update_utc - SECOND, "crl-not-yet-valid"),
+            (revoked.last_update_utc, "good"),
+            (certificates.NOW + certificates.DAY - SECOND, "good"),
+            (certificates.NOW + certificates.DAY, "good" if NEW_CLOCK else "crl-expired"),
+            (certificates.NOW + certificates.DAY + SECOND, "crl-expired"),
+        ):
+            store = authority.store()
+            store.add_crl(revoked)
+            store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+            self.assertEqual(self.judgeAt(own, store, when), verdict, when)
 
     def test_revoked(self) -> None:
         """A revoked certificate is answered with certificate_revoked."""

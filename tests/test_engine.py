@@ -722,6 +722,28 @@ class RefusedCertificateTests(EngineTestCase):
         error, _client = self.refuseServer(certificates.server(), store)
         self.assertEqual(error.code, "crl-missing")
 
+    def test_anchorIsNotLookedUp(self) -> None:
+        """
+        If the whole chain is looked up, a trust anchor that is no root needs no
+        CRL of its issuer; what is below it is looked up as ever.
+        """
+        issuing = certificates.intermediateAuthority()
+        own = certificates.chained()
+        for lists, code in (
+            ([issuing.revocationList()], ""),
+            ([issuing.revocationList(), certificates.authority().revocationList()], ""),
+            ([issuing.revocationList(own)], "certificate-revoked"),
+            ([], "crl-missing"),
+        ):
+            store = issuing.store()
+            for revoked in lists:
+                store.add_crl(revoked)
+            for flag in ("PARTIAL_CHAIN", "CRL_CHECK", "CRL_CHECK_ALL"):
+                store.set_flags(getattr(crypto.X509StoreFlags, flag))
+            client = makeClient(context=makeContext(store=store))
+            converse(client, StdlibPeer(stdlibContext("server", own=own)))
+            self.assertEqual("" if client.error is None else client.error.code, code)
+
 
 class ToleratedTests(EngineTestCase):
     """Some errors are no refusal, if the context says so."""

@@ -49,6 +49,7 @@ from ktlsagent.protocols.session import Demand, Direction, EstablishedSession, R
 from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
     CHAIN_ERRORS,
+    CRL_ERRORS,
     V_APPLICATION_VERIFICATION,
     V_CERT_REJECTED,
     V_HOSTNAME_MISMATCH,
@@ -301,7 +302,7 @@ class TLSEngine:
                 f"expected the {self._role.peer} to use the pre-shared key, found a certificate",
             )
             return V_APPLICATION_VERIFICATION
-        if self._passesOver(error, depth):
+        if self._passesOver(error, depth, isAnchor=0 < depth == len(chain) - 1):
             return V_OK
         if error != V_OK:
             self._verdict = chainError(error, depth, chain[depth], self._role.peer)
@@ -310,10 +311,15 @@ class TLSEngine:
         self._verdict = self._judgePeer(self._peerChain)
         return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
 
-    def _passesOver(self, error: int, depth: int) -> bool:
+    def _passesOver(self, error: int, depth: int, *, isAnchor: bool) -> bool:
         """Say whether an error is none for us."""
         if error in self._tolerated:
             self._anchored = self._anchored and error not in CHAIN_ERRORS
+            return True
+        # OpenSSL looks a trust anchor up as well if the whole chain is looked up.
+        # It is trusted whatever its issuer says (RFC 5280, section 6.1), which
+        # is mostly nobody that OpenSSL knows.
+        if isAnchor and error in CRL_ERRORS:
             return True
         # Nobody vouches for CA certificates that lead to no CA that is trusted:
         # what is wrong with them does not matter.

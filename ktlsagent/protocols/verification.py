@@ -32,6 +32,12 @@ The C{X509_V_ERR_*} of a chain that does not lead to a CA of the trust store:
 what is passed over where a certificate is known without any CA.
 """
 
+CRL_ERRORS = frozenset({3, 8, 11, 12, 33, 36, 44})
+"""
+The C{X509_V_ERR_*} of a CRL that is not there or cannot be used.  None of them
+says that a certificate is revoked.
+"""
+
 UNREADABLE = (
     ValueError,
     KeyError,

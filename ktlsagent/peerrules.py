@@ -6,6 +6,7 @@ purposes, pins.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,10 +90,10 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
     peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
     facts = []
     for depth, certificate in enumerate(chain if trust.stores else chain[:1]):
-        which = describeCertificate(certificate, depth, peer.value)
         try:
-            facts.append(_read(certificate, which))
+            facts.append(_read(certificate, depth, peer))
         except UNREADABLE as error:
+            which = describeCertificate(certificate, depth, peer.value)
             return PeerRejected(
                 "certificate-invalid", f"expected to be able to read {which}, found {error!r}"
             )
@@ -136,8 +137,9 @@ def _elements(content: bytes) -> Iterator[bytes]:
         content = content[end:]
 
 
-def _read(certificate: x509.Certificate, which: str) -> _Facts:
-    """Read what the rules want to know; it raises all kinds of things."""
+@functools.lru_cache(maxsize=1024)
+def _read(certificate: x509.Certificate, depth: int, peer: Role) -> _Facts:
+    """Read what the rules want to know; it raises all kinds of things, and takes its time."""
     key = (
         certificate.public_key()
         if certificate.public_key_algorithm_oid.dotted_string in _RSA
@@ -151,7 +153,7 @@ def _read(certificate: x509.Certificate, which: str) -> _Facts:
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     usage = _extension(certificate, x509.KeyUsage)
     return _Facts(
-        which,
+        describeCertificate(certificate, depth, peer.value),
         key.key_size if isinstance(key, rsa.RSAPublicKey) else None,
         algorithm.name if isinstance(algorithm, (hashes.MD5, hashes.SHA1)) else None,
         None if purposes is None else [purpose.dotted_string for purpose in purposes],

@@ -1,5 +1,5 @@
 """
-tlshd's configuration file, with our own section in it, turned into one frozen
+tlshd's configuration file, with our own sections in it, turned into one frozen
 value: text goes in, an L{AgentConfig} comes out, or all the mistakes at once.
 
 tlshd's files work here unchanged.  What is stricter hides an operator's mistake
@@ -14,46 +14,32 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from ktlsagent.configkeys import PROFILE_KEYS, ROLE_KEYS, SUITE_KEYS, Key
+from ktlsagent.configplaces import readPath
+from ktlsagent.configprofiles import Section, assemble, defaultSection
+from ktlsagent.configvalues import readKeyrings, suggest
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.keyfile import Entry, parseKeyFile, quote, splitList, unescape, wholeNumber
-from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.keyfile import Entry, parseKeyFile, quote, wholeNumber
+from ktlsagent.profiles import Profile
+from ktlsagent.protocols.session import Role
 
 SEARCH_ORDER: Final = ("/etc/tlshd.conf", "/etc/tlshd/config")
 """Where tlshd looks for its configuration: the first that exists is used."""
 
-DEFAULT_GROUPS: Final = ("X25519MLKEM768", "X25519", "P-256", "P-384")
-"""The groups offered unless the configuration says otherwise, best first."""
+DEFAULT_PROFILES: Final = assemble([], {role: Section(defaultSection(role)) for role in Role}, {})[
+    0
+]
+"""The profiles of a configuration without any: what tlshd does, for each role."""
 
-GROUPS: Final = (*DEFAULT_GROUPS, "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "P-521", "X448")
-"""The key exchange groups that may be configured, by OpenSSL's names."""
+TAG_DIRECTORY: Final = "/etc/tlshd/tags.d"
+"""Where tlshd has the definitions of its session tags."""
 
-
-@dataclass(frozen=True, slots=True)
-class RoleConfig:
-    """
-    The files that one role, client or server, works with.
-
-    Every path is absolute and not empty; whether there is such a file is not
-    known yet.  C{certificate} and C{privateKey} are both there or both missing.
-
-    @ivar truststore: PEM file of trust anchors; L{None} means the system's.
-    @ivar crl: PEM file of revocation lists; L{None} means no such check.
-    @ivar certificate: PEM file of the role's own chain, leaf first.
-    @ivar privateKey: PEM file of the key to the leaf.
-    """
-
-    truststore: str | None = None
-    crl: str | None = None
-    certificate: str | None = None
-    privateKey: str | None = None
+_PROFILE: Final = re.compile(r"profile\.[A-Za-z0-9._-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +48,22 @@ class AgentConfig:
     Everything that can be configured.  Without arguments: the defaults.
 
     @ivar path: the file it was read from; L{None} if there was none.
-    @ivar client: the files for handshakes in which this machine is the client.
-    @ivar server: the files for handshakes in which this machine is the server.
+    @ivar profiles: the profiles in the order of the file, each for one role; the
+        last two, whose names are C{authenticate.client} and
+        C{authenticate.server}, are always there and match everything.
     @ivar keyrings: names or serials of further kernel keyrings.
-    @ivar suites: IANA names of the suites to use, best first; never empty.
-    @ivar groups: OpenSSL's names of the groups to use, best first; never empty.
     @ivar debugLevel: 0 for one line per handshake, more for debug lines.
-    @ivar notices: sentences about keys that are understood but have no effect
-        yet, each with what is done instead; to be logged once.
+    @ivar notices: sentences about keys that are understood but have no effect,
+        each with what is done instead; to be logged once.
+    @ivar tagDirectory: where the definitions of the session tags are.
     """
 
     path: str | None = None
-    client: RoleConfig = RoleConfig()
-    server: RoleConfig = RoleConfig()
+    profiles: tuple[Profile, ...] = DEFAULT_PROFILES
     keyrings: tuple[str, ...] = ()
-    suites: tuple[str, ...] = tuple(CIPHER_SUITES)
-    groups: tuple[str, ...] = DEFAULT_GROUPS
     debugLevel: int = 0
     notices: tuple[str, ...] = ()
+    tagDirectory: str = TAG_DIRECTORY
 
 
 def findConfig(searchOrder: Sequence[str] = SEARCH_ORDER) -> str | None:
@@ -133,64 +117,90 @@ def parseConfig(text: str, path: str | None) -> AgentConfig:
     @param text: the whole file.
     @param path: where it comes from, only to be remembered.
     @return: the configuration.
-    @raise ConfigError: if there is any mistake; it holds all of them.
+    @raise ConfigError: if there is any mistake; it holds all of them, but keys
+        that contradict each other are only looked for where all can be read.
     """
     lines, mistakes = parseKeyFile(text)
-    entries = _known(lines, mistakes)
-    fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    notices = []
-    for entry in entries.values():
-        key = _SECTIONS[entry.section][entry.key]
-        try:
-            value = key.read(entry)
-        except ConfigError as error:
-            mistakes += error.mistakes
-        else:
-            if key.field:
-                fields[entry.section][key.field] = value
-            if key.notice and value:
-                where = f"line {entry.line}: [{entry.section}] {entry.key}"
-                notices.append(f"{where} has no effect yet: {key.notice}")
-        if key.needs and (entry.section, key.needs) not in entries:
-            advice = f"add {key.needs} or remove {entry.key}"
-            mistakes.append(entry.mistake(f"{key.needs} beside it", f"{entry.key} alone", advice))
+    sections = _sections(lines, mistakes)
+    notices = _read(sections.values(), mistakes)
+    values = {name: section.values for name, section in sections.items()}
+    wrong = {mistake.section for mistake in mistakes}
+    config = AgentConfig(
+        path=path,
+        keyrings=values["authenticate"].get("keyrings", ()),
+        debugLevel=values["debug"].get("loglevel", 0),
+        notices=tuple(notices),
+        tagDirectory=values["ktlsagent"].get("tags_directory", TAG_DIRECTORY),
+    )
+    if not wrong & _INHERITED:
+        profiles, contradictions = assemble(
+            [section for name, section in sections.items() if name not in {*_SECTIONS, *wrong}],
+            {role: sections[defaultSection(role)] for role in Role},
+            values["ktlsagent"],
+        )
+        config = replace(config, profiles=profiles)
+        mistakes += contradictions
     if mistakes:
         raise ConfigError(sorted(mistakes, key=lambda mistake: mistake.line))
-    return AgentConfig(
-        path=path,
-        client=RoleConfig(**fields["authenticate.client"]),
-        server=RoleConfig(**fields["authenticate.server"]),
-        notices=tuple(notices),
-        **fields["authenticate"],
-        **fields["ktlsagent"],
-        **fields["debug"],
-    )
+    return config
 
 
-def _known(lines: Iterable[Entry], mistakes: list[Mistake]) -> dict[tuple[str, str], Entry]:
-    """Keep what is in the table, by section and key; the rest are mistakes."""
-    entries: dict[tuple[str, str], Entry] = {}
+def _sections(lines: Iterable[Entry], mistakes: list[Mistake]) -> dict[str, Section]:
+    """Put what is known into its sections; the rest are mistakes."""
+    sections = {name: Section(name) for name in _SECTIONS}
     for entry in lines:
-        if entry.key not in _SECTIONS.get(entry.section, {}):
+        keys = _keysOf(entry.section)
+        if entry.key not in keys and (entry.key or not keys):
             mistakes += _stranger(entry)
             continue
-        first = entries.setdefault((entry.section, entry.key), entry)
+        section = sections.setdefault(entry.section, Section(entry.section, entry.line))
+        first = section.entries.setdefault(entry.key, entry) if entry.key else entry
         if first is not entry:
             found = f"it again, first on line {first.line}"
             mistakes.append(entry.mistake("each key once", found, "remove one of the two"))
-    return entries
+    return sections
+
+
+def _read(sections: Iterable[Section], mistakes: list[Mistake]) -> list[str]:
+    """Read the values; what comes back are notices about those without effect."""
+    notices = []
+    for section in sections:
+        keys = _keysOf(section.name)
+        for name, entry in section.entries.items():
+            key = keys[name]
+            try:
+                section.values[name] = value = key.read(entry)
+            except ConfigError as error:
+                mistakes += error.mistakes
+            else:
+                if key.notice and value:
+                    where = f"line {entry.line}: [{section.name}] {name}"
+                    notices.append(f"{where} has no effect yet: {key.notice}")
+            if key.needs and key.needs not in section.entries:
+                advice = f"add {key.needs} or remove {name}"
+                mistakes.append(entry.mistake(f"{key.needs} beside it", f"{name} alone", advice))
+    return notices
+
+
+def _keysOf(section: str) -> Mapping[str, Key]:
+    """Say which keys a section may have; none if it is not known."""
+    return PROFILE_KEYS if _PROFILE.fullmatch(section) else _SECTIONS.get(section, {})
 
 
 def _stranger(entry: Entry) -> Iterable[Mistake]:
     """Say what is wrong with a header, or with a key that is not in the table."""
-    homes = [f"[{section}]" for section, keys in _SECTIONS.items() if entry.key in keys]
+    known = {**_SECTIONS, "profile.NAME": PROFILE_KEYS}
+    homes = [f"[{section}]" for section, keys in known.items() if entry.key in keys]
     home = f"it belongs in {' or '.join(homes)}" if homes else ""
     legacy = _LEGACY.get((entry.section, entry.key))
-    if not entry.key and entry.section not in _SECTIONS:
+    keys = _keysOf(entry.section)
+    if not entry.key and not keys:
         header = f"[{entry.section}]"
-        advice = _suggest(header, [f"[{section}]" for section in _SECTIONS])
+        advice = suggest(header, [f"[{section}]" for section in known])
         if legacy:
             advice = f"old versions of tlshd read it; now write {legacy}"
+        elif entry.section.partition(".")[0] == "profile":
+            advice = "the NAME in [profile.NAME] has 1 to 32 letters, digits, -, _ and ."
         yield Mistake("", "", "a section that is known", quote(header), entry.line, advice)
     elif entry.key and not entry.section:
         advice = home or "write the section's name in brackets above it"
@@ -198,117 +208,27 @@ def _stranger(entry: Entry) -> Iterable[Mistake]:
     elif entry.key and legacy:
         found = "a key of old versions of tlshd"
         yield entry.mistake("a key that is known", found, f"now write {legacy}")
-    elif entry.key and entry.section in _SECTIONS:
-        advice = home or _suggest(entry.key, _SECTIONS[entry.section])
+    elif entry.key and keys:
+        advice = home or suggest(entry.key, keys)
         yield entry.mistake("a key that is known", "an unknown one", advice)
     # Else it is a key below an unknown header, whose mistake says all.
 
 
-def _suggest(word: str, known: Collection[str], aliases: Mapping[str, str] | None = None) -> str:
-    """Say which of the known names was probably meant, or list them all."""
-    meant = {name.casefold(): name for name in known} | dict(aliases or {})
-    close = get_close_matches(word.casefold(), meant, n=1)
-    return f"did you mean {meant[close[0]]}?" if close else f"known are {', '.join(known)}"
-
-
-def _path(entry: Entry, *, urlAllowed: bool = False) -> str:
-    path = unescape(entry)
-    url = re.match("([A-Za-z][A-Za-z0-9+.-]*):", path)
-    if (path.startswith("/") and path.isprintable()) or (url and urlAllowed):
-        return path
-    # There may be a PIN in a URL.
-    found = f"a URL of the scheme {url[1]!r}" if url else quote(path) if path else "nothing"
-    if not path:
-        advice = "remove the line or put # before it to have the default"
-    elif not path.isprintable():
-        advice = "remove the characters that cannot be seen"
-    elif url:
-        advice = "keys in a token cannot be used yet, put a PEM file in its place"
-    else:
-        advice = "write the path from / on, without quotes"
-    raise ConfigError([entry.mistake("an absolute path", found, advice)])
-
-
-def _names(
-    entry: Entry, known: Collection[str] = (), aliases: Mapping[str, str] | None = None
-) -> tuple[str, ...]:
-    """Read a list: of names that are known, at least one, or else of any names."""
-    pieces = splitList(entry)
-    count = Counter(piece for piece in pieces if piece)
-    wrong = []
-    if "" in pieces:
-        wrong.append(("a name before each ;", "nothing", "remove the ; that is too many"))
-    elif known and not pieces:
-        wrong.append(("at least one name", "nothing", "remove the line to have the default"))
-    for name, times in count.items():
-        if times > 1:
-            found = f"{quote(name)} {times} times"
-            wrong.append(("each name once", found, "remove all but the first"))
-        if known and name not in known:
-            expected = f"names of {entry.key} that are known, with ; between them"
-            wrong.append((expected, quote(name), _suggest(name, known, aliases)))
-    if wrong:
-        raise ConfigError([entry.mistake(*words) for words in wrong])
-    return tuple(count)
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """
-    What is done with a key.
-
-    @ivar read: turns its entry into a value or raises L{ConfigError}.
-    @ivar field: the field of the configuration that the value is for, if any.
-    @ivar notice: what is done instead, if the value has no effect.
-    @ivar needs: a key without which it cannot be in its section.
-    """
-
-    read: Callable[[Entry], object]
-    field: str = ""
-    notice: str = ""
-    needs: str = ""
-
-
-_PQ_NOTICE: Final = (
-    "only x509.certificate and x509.private_key are used, and without them this role has no"
-    " certificate"
-)
-
-_ROLE: Final = {
-    "x509.truststore": _Key(_path, "truststore"),
-    "x509.crl": _Key(_path, "crl"),
-    "x509.certificate": _Key(_path, "certificate", needs="x509.private_key"),
-    "x509.private_key": _Key(_path, "privateKey", needs="x509.certificate"),
-    "x509.pq.certificate": _Key(_path, notice=_PQ_NOTICE),
-    # tlshd takes a URL here, and it has no effect: no reason to refuse it.
-    "x509.pq.private_key": _Key(partial(_path, urlAllowed=True), notice=_PQ_NOTICE),
-}
-
-# Other names under which operators know the groups, only for advice.
-_GROUP_ALIASES: Final = {
-    "secp256r1": "P-256",
-    "prime256v1": "P-256",
-    "secp384r1": "P-384",
-    "secp521r1": "P-521",
-}
-
-_SECTIONS: Final[dict[str, dict[str, _Key]]] = {
+_SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
     "debug": {
-        "loglevel": _Key(wholeNumber, "debugLevel"),
-        "tls": _Key(wholeNumber, notice="the reason of a failure is in the log at every level"),
-        "nl": _Key(wholeNumber, notice="what the kernel refuses is in the log at every level"),
-        "delay_done": _Key(wholeNumber, notice="the kernel is answered at once"),
+        "loglevel": Key(wholeNumber),
+        "tls": Key(wholeNumber, notice="the reason of a failure is in the log at every level"),
+        "nl": Key(wholeNumber, notice="what the kernel refuses is in the log at every level"),
+        "delay_done": Key(wholeNumber, notice="the kernel is answered at once"),
     },
-    "authenticate": {
-        "keyrings": _Key(_names, "keyrings"),
-    },
-    "authenticate.client": _ROLE,
-    "authenticate.server": _ROLE,
-    "ktlsagent": {
-        "suites": _Key(partial(_names, known=CIPHER_SUITES), "suites"),
-        "groups": _Key(partial(_names, known=GROUPS, aliases=_GROUP_ALIASES), "groups"),
-    },
+    "authenticate": {"keyrings": Key(readKeyrings)},
+    "authenticate.client": ROLE_KEYS,
+    "authenticate.server": ROLE_KEYS,
+    "ktlsagent": {**SUITE_KEYS, "tags_directory": Key(readPath)},
 }
+
+# Where profiles have values from that they do not have themselves.
+_INHERITED: Final = {*map(defaultSection, Role), "ktlsagent"}
 
 # What tlshd read before 0.11, and what to write today; with "" the section itself.
 _LEGACY: Final = {

@@ -5,261 +5,261 @@ that all handshakes share; replaced as a whole or not at all.
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from ktlsagent.config import DEFAULT_GROUPS, AgentConfig, RoleConfig
+from ktlsagent.authorisation import Rule
+from ktlsagent.config import AgentConfig
+from ktlsagent.contexts import ProfileContexts, ProfileSet
+from ktlsagent.crls import RevocationList, addCRLs, newest, readCRLs
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.policy import ContextSet
+from ktlsagent.expiry import Expiry
+from ktlsagent.files import Files, Named
+from ktlsagent.inventory import Inventory, Revocations
+from ktlsagent.owncertificates import CERTIFICATE, OwnFiles, readOwn
+from ktlsagent.parts import Parts, makeContexts
+from ktlsagent.profiles import DEFAULT_GROUPS, CRLScope, Profile
 from ktlsagent.protocols import openssl
-from ktlsagent.protocols.context import OwnCertificate, TLSContext
-from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.psk import SHA256, SHA384
-from ktlsagent.protocols.session import Role
-
-SYSTEM_TRUST_STORES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
-"""Where Debian, Fedora, SUSE and Alpine keep the system's trust anchors."""
-
-_CLIENT = "authenticate.client"
-_SERVER = "authenticate.server"
-_OWN = "ktlsagent"
-_PEM_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+from ktlsagent.protocols.handshakefamily import AuthMode
+from ktlsagent.protocols.openssl import errorWords
+from ktlsagent.protocols.session import Demand
+from ktlsagent.tags import TagSet, loadTags
+from ktlsagent.truststores import SYSTEM_TRUST_STORES, Anchors, readAnchors
 
 
-def loadContexts(
+def loadProfiles(
     config: AgentConfig,
     kernelSuites: frozenset[str],
     systemTrustStores: Sequence[str] = SYSTEM_TRUST_STORES,
-) -> ContextSet:
+) -> ProfileSet:
     """
     Read all files and build the contexts.
 
     @param config: the configuration.
     @param kernelSuites: the cipher suites that the running kernel takes.
-    @param systemTrustStores: where to look if no trust store is configured.
-    @return: the contexts.
+    @param systemTrustStores: where the system's trust store may be.
+    @return: the contexts, and what they are made of.
     @raise ConfigError: with all mistakes, if anything is missing or wrong.
     """
-    loader = _Loader(config, kernelSuites, systemTrustStores)
-    contexts = ContextSet(
-        anonymousClient=loader.context(_CLIENT, config.client, withCertificate=False),
-        client=loader.context(_CLIENT, config.client) if config.client.certificate else None,
-        server=loader.context(_SERVER, config.server),
-        clientCertificate=loader.certificates.get(_CLIENT),
-        clientWith=loader.clientWith,
-        preSharedKey=loader.preSharedKeyContexts(),
-        keyrings=config.keyrings,
+    reader = _Reader(kernelSuites, systemTrustStores)
+    parts = [reader.parts(profile) for profile in config.profiles]
+    tags = reader.tags(config)
+    reader.raiseMistakes()
+    profiles = [reader.contexts(one) for one in parts]
+    reader.raiseMistakes()
+    return ProfileSet(
+        profiles,
+        config.keyrings,
+        tags,
+        reader.inventory(),
+        reader.expiries(),
+        frozenset(reader.files.paths),
+        reader.notices(),
     )
-    if loader.mistakes:
-        raise ConfigError(list(dict.fromkeys(loader.mistakes)))
-    return contexts
 
 
-@dataclass
-class _Loader:
-    """Builds contexts and collects what is wrong on the way."""
+class _Reader:
+    """
+    Reads what profiles name.
 
-    config: AgentConfig
-    kernelSuites: frozenset[str]
-    systemTrustStores: Sequence[str]
-    mistakes: list[Mistake] = field(default_factory=list)
-    certificates: dict[str, OwnCertificate] = field(default_factory=dict)
-    stores: dict[tuple[str | None, str | None], crypto.X509Store] = field(default_factory=dict)
+    @ivar files: the files, with what is wrong with them.
+    """
 
-    def context(
-        self, section: str, role: RoleConfig, *, withCertificate: bool = True
-    ) -> TLSContext:
-        """Build the context of one role, a poor one if anything is wrong with it."""
-        store = self._store(section, role)
-        own = self._own(section, role) if withCertificate else ()
-        try:
-            return TLSContext(store=store, own=own, suites=self._suites(), groups=self._groups())
-        except (SSL.Error, ValueError) as error:
-            self._mistake(
-                section,
-                "x509.private_key",
-                f"the private key of {role.certificate}",
-                f"one that does not belong to it in {role.privateKey} ({_words(error)})",
-            )
-            return TLSContext(store=store, suites=self._suites(), groups=())
+    def __init__(self, kernelSuites: frozenset[str], systemTrustStores: Sequence[str]) -> None:
+        self.files = Files()
+        self._kernelSuites = kernelSuites
+        self._systemTrustStores = systemTrustStores
+        self._now = datetime.now(UTC)
+        self._anchors: dict[str, Anchors] = {}
+        self._crls: dict[tuple[str, str], tuple[str, RevocationList]] = {}
+        self._own: dict[str, OwnFiles] = {}
+        self._stores: dict[object, crypto.X509Store] = {}
+        self._tagMistakes: Sequence[Mistake] = ()
 
-    def clientWith(self, own: OwnCertificate) -> TLSContext:
-        """Build a client's context with a certificate that is not configured."""
-        store = self._store(_CLIENT, self.config.client)
-        return TLSContext(store=store, own=(own,), suites=self._suites(), groups=self._groups())
+    def raiseMistakes(self) -> None:
+        """Raise L{ConfigError} if anything is wrong so far."""
+        mistakes = [*self.files.mistakes, *self._tagMistakes]
+        if mistakes:
+            raise ConfigError(mistakes)
 
-    def preSharedKeyContexts(self) -> dict[tuple[Role, str], TLSContext]:
-        """Build the contexts for pre-shared keys, by role and hash."""
-        contexts = {}
-        for name in (SHA256, SHA384):
-            suites = [suite for suite in self._suites() if CIPHER_SUITES[suite].hash == name]
-            for role in Role if suites else ():
-                contexts[role, name] = TLSContext(role=role, suites=suites, groups=self._groups())
-        return contexts
+    def parts(self, profile: Profile) -> Parts:
+        """
+        Read what a profile names; what nobody can ask it for is left out.
 
-    def _suites(self) -> Sequence[str]:
-        """Those of the configured suites that the kernel takes."""
-        usable = [name for name in self.config.suites if name in self.kernelSuites]
+        @param profile: the profile.
+        @return: the parts of its contexts, poor ones if there are mistakes.
+        """
+        modes = frozenset(profile.match.modes or AuthMode)
+        certificates = AuthMode.X509 in modes
+        own = readOwn(self.files, profile.name, profile.own, self._now) if certificates else ()
+        self._own.update({one.path: one for one in own})
+        return Parts(
+            profile,
+            modes,
+            self._suites(profile),
+            self._groups(profile),
+            crypto.X509Store() if modes == {AuthMode.PSK} else self._store(profile),
+            own,
+        )
+
+    def _suites(self, profile: Profile) -> Sequence[str]:
+        """Those of the suites that the kernel takes."""
+        suites = profile.handshake.suites
+        usable = [name for name in suites if name in self._kernelSuites]
         if not usable:
-            self._mistake(
-                _OWN,
-                "suites",
-                f"at least one of {', '.join(sorted(self.kernelSuites))}, which this kernel takes",
-                ", ".join(self.config.suites),
+            names = ", ".join(sorted(self._kernelSuites))
+            self.files.mistake(
+                Named(profile.name, "suites", f"at least one of {names}, which this kernel takes"),
+                ", ".join(suites),
             )
-            return self.config.suites
-        return usable
+        return usable or suites
 
-    def _groups(self) -> Sequence[str]:
-        """Those of the configured groups that OpenSSL has; none means its own choice."""
-        supported = openssl.supportedGroups(self.config.groups)
-        missing = [name for name in self.config.groups if name not in supported]
-        if missing and self.config.groups != DEFAULT_GROUPS:
-            self._mistake(
-                _OWN,
-                "groups",
-                f"groups that {SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()} lets us choose",
-                ", ".join(missing),
-                "remove them",
-            )
-        return supported
+    def _groups(self, profile: Profile) -> Sequence[str]:
+        """Those of the groups that OpenSSL has; none means its own choice."""
+        version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()
+        handshake = profile.handshake
+        groups = openssl.supportedGroups(tuple(handshake.groups))
+        algorithms = openssl.supportedSignatureAlgorithms(tuple(handshake.signatureAlgorithms))
+        for key, wanted, supported in (
+            ("groups", handshake.groups, groups),
+            ("signature_algorithms", handshake.signatureAlgorithms, algorithms),
+        ):
+            missing = [name for name in wanted if name not in supported]
+            if missing and tuple(wanted) != DEFAULT_GROUPS:
+                words = key.replace("_", " ")
+                self.files.mistake(
+                    Named(profile.name, key, f"{words} that {version} lets us choose"),
+                    ", ".join(missing),
+                    "remove them",
+                )
+        return groups
 
-    def _store(self, section: str, role: RoleConfig) -> crypto.X509Store:
-        """Read a trust store and its CRLs, once for all that use the same."""
-        store = self.stores.get((role.truststore, role.crl))
+    def _store(self, profile: Profile) -> crypto.X509Store:
+        """Read what peers are judged by; profiles that say the same share a store."""
+        trust = profile.trust
+        anchors = readAnchors(self.files, profile.name, trust.stores, self._systemTrustStores)
+        crls = readCRLs(self.files, profile.name, trust, self._now)
+        self._anchors.update({one.path: one for one in anchors})
+        self._crls.update({(path, one.name): (path, one) for path, one in crls})
+        # OpenSSL looks for serverAuth and clientAuth alone.
+        anyPurpose = trust.rpcPurpose is not Demand.OFF
+        key = (tuple(trust.stores), tuple(trust.crls), trust.crlScope, anyPurpose)
+        store = self._stores.get(key)
         if store is None:
-            store = self.stores[role.truststore, role.crl] = crypto.X509Store()
+            store = self._stores[key] = crypto.X509Store()
+            certificates = [one for file in anchors for one in file.certificates]
             # Anything in the trust store is trusted, an intermediate CA as
-            # well, as tlshd's users know it.
-            store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-            self._addAnchors(section, role, store)
-            if role.crl is not None:
-                self._addCRLs(section, role.crl, store)
+            # well, as tlshd's users know it.  But OpenSSL then goes no further
+            # up, and looks for no CRL with that CA in it.
+            if trust.crlScope is not CRLScope.CHAIN or not _complete(certificates):
+                store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+            for certificate in certificates:
+                store.add_cert(certificate)
+            if trust.crls:
+                addCRLs(store, crls, trust.crlScope)
+            if anyPurpose:
+                openssl.setAnyPurpose(store)
         return store
 
-    def _addAnchors(self, section: str, role: RoleConfig, store: crypto.X509Store) -> None:
-        path = role.truststore
-        expected = "a PEM file of CA certificates"
-        if path is None:
-            path = next((name for name in self.systemTrustStores if os.path.exists(name)), None)
-            if path is None:
-                self._mistake(
-                    section,
-                    "x509.truststore",
-                    "the system's trust store at " + " or ".join(self.systemTrustStores),
-                    "none of these files",
-                    "install ca-certificates or set x509.truststore",
-                )
-                return
-        if self._read(section, "x509.truststore", path, expected) is None:
-            return
+    def tags(self, config: AgentConfig) -> TagSet:
+        """
+        Read the session tags, and see whether those that profiles name are among them.
+
+        @param config: the configuration.
+        @return: the tags; none if there are mistakes.
+        """
+        self.files.paths.add(config.tagDirectory)
         try:
-            store.load_locations(path)
-        except crypto.Error:
-            self._mistake(section, "x509.truststore", expected, f"no certificate in {path}")
+            tags = loadTags(config.tagDirectory)
+        except ConfigError as error:
+            self._tagMistakes = error.mistakes
+            return TagSet()
+        for profile in config.profiles:
+            for key, names in (
+                ("tags", profile.tags or ()),
+                ("allow", _tagsIn(profile.access.allow)),
+                ("deny", _tagsIn(profile.access.deny)),
+            ):
+                for name in names:
+                    if name not in tags.names:
+                        self.files.mistake(
+                            Named(profile.name, key, f"tags that {config.tagDirectory} defines"),
+                            repr(name),
+                            f"defined are {', '.join(sorted(tags.names)) or 'none'}",
+                        )
+        return tags
 
-    def _addCRLs(self, section: str, path: str, store: crypto.X509Store) -> None:
-        expected = "a PEM file of CRLs"
-        data = self._read(section, "x509.crl", path, expected)
-        if data is None:
-            return
-        blocks = _PEM_CRL.findall(data)
+    def contexts(self, parts: Parts) -> ProfileContexts:
+        """
+        Make the contexts of a profile.
+
+        @param parts: what they are made of; nothing is wrong with that.
+        @return: the contexts.
+        """
         try:
-            for block in blocks:
-                store.add_crl(x509.load_pem_x509_crl(block))
-        except ValueError as error:
-            self._mistake(section, "x509.crl", expected, f"a broken one in {path} ({error})")
-        if not blocks:
-            self._mistake(section, "x509.crl", expected, f"no CRL in {path}")
-        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+            return makeContexts(parts)
+        except SSL.Error as error:
+            named = Named(parts.profile.name, CERTIFICATE, "certificates that OpenSSL takes")
+            paths = " or ".join(one.path for one in parts.own)
+            self.files.mistake(named, f"one that it does not in {paths} ({errorWords(error)})")
+            return ProfileContexts(parts.profile)
 
-    def _own(self, section: str, role: RoleConfig) -> Sequence[OwnCertificate]:
-        """Read our certificate and its key."""
-        if role.certificate is None or role.privateKey is None:
-            return ()
-        chain = self._chain(section, role.certificate)
-        key = self._key(section, role.privateKey)
-        if not chain or not key:
-            return ()
-        self.certificates[section] = OwnCertificate(chain, key)
-        return (self.certificates[section],)
+    def inventory(self) -> Inventory:
+        """
+        Say what is in use.
 
-    def _chain(self, section: str, path: str) -> tuple[crypto.X509, ...]:
-        expected = "a PEM file with our certificate and its chain"
-        data = self._read(section, "x509.certificate", path, expected)
-        if data is None:
-            return ()
-        try:
-            certificates = x509.load_pem_x509_certificates(data)
-        except ValueError as error:
-            self._mistake(section, "x509.certificate", expected, f"{path} without one ({error})")
-            return ()
-        return tuple(crypto.X509.from_cryptography(certificate) for certificate in certificates)
+        @return: it.
+        """
+        crls: dict[str, Revocations] = {}
+        for _path, one in newest(self._crls.values(), self._now):
+            crls.setdefault(one.name, one.says)
+        return Inventory(
+            {path: anchors.ders for path, anchors in self._anchors.items()},
+            crls,
+            {path: own.ders for path, own in self._own.items()},
+        )
 
-    def _key(self, section: str, path: str) -> crypto.PKey | None:
-        expected = "a PEM file with an unencrypted private key"
-        data = self._read(section, "x509.private_key", path, expected, private=True)
-        if data is None:
-            return None
-        try:
-            # A passphrase is given so that OpenSSL does not ask for one on a
-            # terminal.
-            return crypto.load_privatekey(crypto.FILETYPE_PEM, data, passphrase=b"-")
-        except crypto.Error as error:
-            kind = "an encrypted one" if b"ENCRYPTED" in data else f"none ({_words(error)})"
-            self._mistake(section, "x509.private_key", expected, f"{kind} in {path}")
-            return None
+    def expiries(self) -> Sequence[Expiry]:
+        """
+        Say what ends, and when.
 
-    def _read(
-        self, section: str, key: str, path: str, expected: str, *, private: bool = False
-    ) -> bytes | None:
-        """Read a file, and for a private one look at who else can."""
-        try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                data = file.read()
-        except OSError as error:
-            self._mistake(section, key, expected, f"{path}: {error.strerror}")
-            return None
-        if private and _readableByOthers(status):
-            self._mistake(
-                section,
-                key,
-                "a file that only its owner, or root and one group, can read",
-                f"{path} with mode {stat.S_IMODE(status.st_mode):04o}",
-                f"chmod 0600 {path}",
-            )
-        return data
+        @return: our certificates, CRLs and trust anchors.
+        """
+        own = [expiry for one in self._own.values() for expiry in one.expiries()]
+        crls = [one.expiry(path) for path, one in self._crls.values()]
+        anchors = [expiry for one in self._anchors.values() for expiry in one.expiries()]
+        return [*own, *(expiry for expiry in crls if expiry is not None), *anchors]
 
-    def _mistake(self, section: str, key: str, expected: str, found: str, advice: str = "") -> None:
-        self.mistakes.append(Mistake(section, key, expected, found, advice=advice))
+    def notices(self) -> Sequence[str]:
+        """
+        Say what is odd.
+
+        @return: sentences.
+        """
+        if not self._crls:
+            return self.files.notices
+        known = {
+            certificate.get_subject().der()
+            for anchors in self._anchors.values()
+            for certificate in anchors.certificates
+        }
+        strangers = [
+            f"the CRL of {one.name} in {path} is of no CA of a trust store: it counts only where "
+            "a peer sends that CA's certificate"
+            for path, one in self._crls.values()
+            if one.crl.issuer.public_bytes() not in known
+        ]
+        return [*self.files.notices, *strangers]
 
 
-def _readableByOthers(status: os.stat_result) -> bool:
-    """
-    Say whether a private key's file is open to more than its owner.  A group
-    may read what root owns: that is how Debian's ssl-cert works.
-    """
-    shared = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
-    if status.st_uid != 0:
-        shared |= stat.S_IRGRP
-    return bool(status.st_mode & shared)
+def _complete(anchors: Sequence[crypto.X509]) -> bool:
+    """Say whether the issuer of each trust anchor is one, too."""
+    subjects = {anchor.get_subject().der() for anchor in anchors}
+    return all(anchor.get_issuer().der() in subjects for anchor in anchors)
 
 
-def _words(error: Exception) -> str:
-    """Put OpenSSL's error queue, or what took its place, into words."""
-    queue = error.args[0] if error.args else ""
-    if isinstance(queue, list):
-        return "; ".join(entry[2] for entry in queue) or "no reason given"
-    return str(error)
+def _tagsIn(rules: Sequence[Rule]) -> Sequence[str]:
+    """Find the tags that rules are about."""
+    return [rule.text.removeprefix("tag:") for rule in rules if rule.text.startswith("tag:")]

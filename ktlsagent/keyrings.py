@@ -153,6 +153,19 @@ class RequestKeyrings:
         self._ledger.keyLinks = len(self._uses)
         return serial
 
+    def name(self, serial: int | None) -> str | None:
+        """
+        Name a request's keyring.
+
+        @param serial: the keyring, if the request has one.
+        @return: its name, C{None} if there is none or it cannot be seen.
+        """
+        try:
+            description = b"" if serial is None else self.keyrings.describe(serial).description
+        except OSError:
+            return None
+        return description.decode("utf-8", "backslashreplace") or None
+
     def borrow(self, names: Sequence[str]) -> list[int]:
         """
         Link keyrings for a request that needs them, however late their

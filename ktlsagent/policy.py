@@ -1,26 +1,32 @@
 """
-Who is trusted, with which credentials, for what, and for how long: values in,
-verdicts out.
+What is done with a request: for how long, by which profile, with which
+credentials, and who is let in: values in, verdicts out.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography import x509
 from OpenSSL import SSL
 
+from ktlsagent import profiles
+from ktlsagent.authorisation import judgeAccess
+from ktlsagent.contexts import ProfileContexts, ProfileSet
 from ktlsagent.errors import KeyUnusable, PeerRejected, RequestRefused, RequestUnsupported
-from ktlsagent.names import judgeName, referenceName
+from ktlsagent.names import ReferenceName, judgeName, referenceName
+from ktlsagent.peerrules import judgeChain
+from ktlsagent.profiles import Asked, Endpoint
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
-from ktlsagent.protocols.engine import TLSParameters
+from ktlsagent.protocols.engine import Judge, TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
 from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
+from ktlsagent.tags import TagSet
 
 SERVER_SECONDS = 5.0
 """How long nfsd waits for its agent (C{SVC_HANDSHAKE_TO}, C{net/sunrpc/svcsock.c})."""
@@ -52,30 +58,6 @@ PEER_AUTHENTICATED = 0xFFFFFFFF
 The serial that stands for a verified certificate.  nfsd only asks whether it
 is zero (C{svc_tcp_handshake_done}); as a key's serial it does not exist.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ContextSet:
-    """
-    The contexts that requests are served with.
-
-    @ivar anonymousClient: for a client that shows no certificate.
-    @ivar client: for a client that does; C{None} if none is configured.
-    @ivar server: for a server; without a certificate if none is configured.
-    @ivar clientCertificate: what L{client} shows, if there is one.
-    @ivar clientWith: makes a context for a client with another certificate;
-        raises C{SSL.Error} if certificate and key do not belong together.
-    @ivar preSharedKey: for either role, by the key's hash.
-    @ivar keyrings: names of more keyrings in which keys may be.
-    """
-
-    anonymousClient: TLSContext
-    client: TLSContext | None
-    server: TLSContext
-    clientCertificate: OwnCertificate | None
-    clientWith: Callable[[OwnCertificate], TLSContext]
-    preSharedKey: Mapping[tuple[Role, str], TLSContext]
-    keyrings: Sequence[str] = ()
 
 
 def roleOf(request: HandshakeRequest) -> Role | None:
@@ -146,16 +128,6 @@ def settleSeconds(request: HandshakeRequest) -> float:
     return SETTLE_SECONDS if nfs and request.messageType == MessageType.CLIENTHELLO else 0.0
 
 
-def judgeClient(_chain: Sequence[x509.Certificate]) -> PeerRejected | None:
-    """
-    Judge a client's certificate: a good chain is all that is asked of it.
-
-    @param _chain: the client's chain.
-    @return: C{None}.
-    """
-    return None
-
-
 class KeySource(Protocol):
     """Where a request's keys come from: L{ktlsagent.keys.RequestKeys}."""
 
@@ -171,31 +143,135 @@ class KeySource(Protocol):
         """Read a certificate and its key."""
 
 
-def keyringsFor(request: HandshakeRequest, contexts: ContextSet) -> Sequence[str]:
+def askedOf(
+    request: HandshakeRequest,
+    *,
+    local: Endpoint | None,
+    peer: Endpoint | None,
+    keyring: str | None,
+    namespaces: frozenset[str],
+) -> Asked:
+    """
+    Put together what decides on a request's profile.
+
+    @param request: the kernel's request.
+    @param local: our end of the connection, if it is known.
+    @param peer: the other end, if it is known.
+    @param keyring: the name of the request's keyring, if it has one.
+    @param namespaces: the names of the network namespace.
+    @return: what is known.
+    @raise RequestUnsupported: if this agent cannot do what is asked for.
+    """
+    role = roleOf(request)
+    modes = (AuthMode.X509, AuthMode.PSK, *([AuthMode.UNAUTH] if role is Role.CLIENT else []))
+    if role is None or request.authMode not in modes:
+        raise RequestUnsupported(
+            "unsupported-mode",
+            "expected the mode x509 or psk, or unauth for a client, found message type "
+            f"{request.messageType} with mode {modeName(request)}",
+        )
+    name = None if request.peerName is None else request.peerName.decode("utf-8", "replace")
+    return Asked(role, AuthMode(request.authMode), local, peer, name, keyring, namespaces)
+
+
+def keyringsFor(request: HandshakeRequest, configured: Sequence[str]) -> Sequence[str]:
     """
     Say which keyrings have to be linked for a request, besides the one that
     the kernel has linked itself.
 
     @param request: the kernel's request.
-    @param contexts: what is configured.
+    @param configured: the names of those that the configuration adds.
     @return: their names; none for a request that needs no keys.
     """
     if request.authMode == AuthMode.PSK:
-        return (*([".nvme"] if request.keyring is None else []), *contexts.keyrings)
+        return (*([".nvme"] if request.keyring is None else []), *configured)
     if request.certificate is None and request.privateKey is None:
         return ()
     own = ".nfs" if request.messageType == MessageType.CLIENTHELLO else ".nfsd"
-    return (own, *contexts.keyrings)
+    return (own, *configured)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """
+    What a request is served by.
+
+    @ivar asked: what is known about the request.
+    @ivar contexts: its profile, and the contexts of that.
+    @ivar tagSet: the session tags.
+    """
+
+    asked: Asked
+    contexts: ProfileContexts
+    tagSet: TagSet
+
+    def tags(self, certificate: x509.Certificate | None) -> Sequence[str]:
+        """
+        Say which session tags a peer gets.
+
+        @param certificate: its verified certificate, if it has shown one.
+        @return: the names, sorted.
+        """
+        given = self.contexts.profile.tags
+        return [tag for tag in self.tagSet.of(certificate) if given is None or tag in given]
+
+    def judge(self, reference: ReferenceName | None) -> Judge:
+        """
+        Say how the peer's certificates are judged, once their chain is good.
+
+        @param reference: the name that the peer's has to be for, if any.
+        @return: the judge.
+        """
+        profile = self.contexts.profile
+
+        def judge(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
+            refusal = judgeChain(chain, self.asked.role, profile.trust)
+            if refusal is None and reference is not None and profile.trust.stores:
+                refusal = judgeName(reference, chain[0])
+            if refusal is None:
+                address = None if self.asked.peer is None else self.asked.peer.address
+                refusal = judgeAccess(profile.access, chain[0], address, self.tagSet.of(chain[0]))
+            return refusal
+
+        return judge
+
+
+def choose(asked: Asked, among: ProfileSet) -> Served:
+    """
+    Choose what a request is served by: the first profile that matches it.
+
+    @param asked: what is known about the request.
+    @param among: what is in use.
+    @return: the profile and its contexts.
+    @raise RequestRefused: if there is none.
+    """
+    contexts = profiles.choose(among.profiles, asked)
+    if contexts is None:
+        raise RequestRefused(
+            "no-profile",
+            f"expected a profile that matches the request of a {asked.role.value} with mode "
+            f"{asked.mode.name.lower()}, found none",
+        )
+    return Served(asked, contexts, among.tags)
+
+
+def _required(context: TLSContext | None) -> TLSContext:
+    """Refuse to go on without a context; the profile's conditions rule that out."""
+    if context is None:
+        raise RequestRefused(
+            "no-profile", "expected a profile that can serve this request, found one that cannot"
+        )
+    return context
 
 
 def plan(
-    request: HandshakeRequest, contexts: ContextSet, keys: KeySource
+    request: HandshakeRequest, served: Served, keys: KeySource
 ) -> TLSParameters | PreSharedKeyParameters:
     """
     Decide what to do with a request.
 
     @param request: the kernel's request.
-    @param contexts: what is configured.
+    @param served: what it is served by.
     @param keys: where the request's keys come from.
     @return: how to run its handshake.
     @raise RequestRefused: if the configuration or the request forbids it.
@@ -203,39 +279,74 @@ def plan(
     @raise KeyUnusable: if a key that it names cannot be used.
     @raise KeyForbidden: if a key that it names may not be read.
     """
-    wanted = (request.messageType, request.authMode)
-    if wanted == (MessageType.SERVERHELLO, AuthMode.X509):
-        return _planServer(request, contexts)
-    if wanted == (MessageType.CLIENTHELLO, AuthMode.UNAUTH):
-        return _planClient(request, contexts.anonymousClient)
-    if wanted == (MessageType.CLIENTHELLO, AuthMode.X509):
-        return _planClient(request, _clientContext(request, contexts, keys))
-    if wanted == (MessageType.CLIENTHELLO, AuthMode.PSK):
-        return _planKeyClient(request, contexts, keys)
-    if wanted == (MessageType.SERVERHELLO, AuthMode.PSK):
-        return PreSharedKeyParameters(
-            {
-                name: context
-                for (role, name), context in contexts.preSharedKey.items()
-                if role is Role.SERVER
-            },
-            keys.lookUp,
+    wanted = (served.asked.role, served.asked.mode)
+    if wanted == (Role.SERVER, AuthMode.X509):
+        return _planServer(request, served)
+    if wanted == (Role.SERVER, AuthMode.PSK):
+        return PreSharedKeyParameters(dict(served.contexts.preSharedKey), keys.lookUp)
+    if wanted == (Role.CLIENT, AuthMode.PSK):
+        return _planKeyClient(request, served, keys)
+    return _planClient(request, served, keys)
+
+
+def _planServer(request: HandshakeRequest, served: Served) -> TLSParameters:
+    refusal = None
+    if request.certificate is not None or request.privateKey is not None:
+        raise RequestUnsupported(
+            "keyring-certificate",
+            "expected a server's certificate from the configuration, found key serials",
         )
-    raise RequestUnsupported(
-        "unsupported-mode",
-        "expected the mode x509 or psk, or unauth for a client, found message type "
-        f"{request.messageType} with mode {modeName(request)}",
-    )
+    context = _required(served.contexts.server)
+    if not context.hasCertificate:
+        refusal = RequestRefused(
+            "no-certificate",
+            "expected a certificate of our own to be a server with, found none; set "
+            f"x509.certificate and x509.private_key in [{served.contexts.profile.name}]",
+        )
+    return TLSParameters(Role.SERVER, context, None, served.judge(None), refusal)
 
 
-def _clientContext(request: HandshakeRequest, contexts: ContextSet, keys: KeySource) -> TLSContext:
+def _planKeyClient(request: HandshakeRequest, served: Served, keys: KeySource) -> TLSParameters:
+    """Offer the request's key: OpenSSL offers one, and the kernel names one."""
+    if not request.peerIdentities:
+        raise RequestRefused(
+            "no-psk", "expected the serial of a pre-shared key from the kernel, found none"
+        )
+    key = keys.preSharedKey(request.peerIdentities[0])
+    context = served.contexts.preSharedKey.get(key.hash)
+    if context is None:
+        raise KeyUnusable(
+            "no-suite",
+            f"expected a cipher suite with {key.hash} that is enabled and that the kernel takes, "
+            f"found none for {quoteIdentity(key.identity)}",
+        )
+    return TLSParameters(Role.CLIENT, context, None, served.judge(None), preSharedKey=key)
+
+
+def _planClient(request: HandshakeRequest, served: Served, keys: KeySource) -> TLSParameters:
+    if not request.peerName:
+        raise RequestRefused(
+            "no-name",
+            "expected the name of the server from the kernel, found none; without it nobody "
+            "can tell whether the certificate is the right one",
+        )
+    reference = referenceName(request.peerName)
+    if served.asked.mode == AuthMode.UNAUTH:
+        context = _required(served.contexts.anonymousClient)
+    else:
+        context = _clientContext(request, served, keys)
+    return TLSParameters(Role.CLIENT, context, reference.serverName, served.judge(reference))
+
+
+def _clientContext(request: HandshakeRequest, served: Served, keys: KeySource) -> TLSContext:
     """Find the context of a client with a certificate; the request's own one wins."""
+    contexts = served.contexts
     if request.certificate is not None or request.privateKey is not None:
         own = keys.ownCertificate(
             request.certificate, request.privateKey, contexts.clientCertificate
         )
         try:
-            return contexts.clientWith(own)
+            return _required(contexts.clientWith and contexts.clientWith(own))
         except SSL.Error as error:
             raise KeyUnusable(
                 "key-mismatch",
@@ -247,60 +358,9 @@ def _clientContext(request: HandshakeRequest, contexts: ContextSet, keys: KeySou
         raise RequestRefused(
             "no-certificate",
             "expected a certificate of our own for xprtsec=mtls, found none; set "
-            "x509.certificate and x509.private_key in [authenticate.client]",
+            f"x509.certificate and x509.private_key in [{contexts.profile.name}]",
         )
     return contexts.client
-
-
-def _planKeyClient(
-    request: HandshakeRequest, contexts: ContextSet, keys: KeySource
-) -> TLSParameters:
-    """Offer the request's key: OpenSSL offers one, and the kernel names one."""
-    if not request.peerIdentities:
-        raise RequestRefused(
-            "no-psk", "expected the serial of a pre-shared key from the kernel, found none"
-        )
-    key = keys.preSharedKey(request.peerIdentities[0])
-    context = contexts.preSharedKey.get((Role.CLIENT, key.hash))
-    if context is None:
-        raise KeyUnusable(
-            "no-suite",
-            f"expected a cipher suite with {key.hash} that is enabled and that the kernel takes, "
-            f"found none for {quoteIdentity(key.identity)}",
-        )
-    return TLSParameters(Role.CLIENT, context, None, judgeClient, preSharedKey=key)
-
-
-def _planServer(request: HandshakeRequest, contexts: ContextSet) -> TLSParameters:
-    refusal = None
-    if request.certificate is not None or request.privateKey is not None:
-        raise RequestUnsupported(
-            "keyring-certificate",
-            "expected a server's certificate from the configuration, found key serials",
-        )
-    if not contexts.server.hasCertificate:
-        refusal = RequestRefused(
-            "no-certificate",
-            "expected a certificate of our own to be a server with, found none; set "
-            "x509.certificate and x509.private_key in [authenticate.server]",
-        )
-    return TLSParameters(Role.SERVER, contexts.server, None, judgeClient, refusal)
-
-
-def _planClient(request: HandshakeRequest, context: TLSContext) -> TLSParameters:
-    if not request.peerName:
-        raise RequestRefused(
-            "no-name",
-            "expected the name of the server from the kernel, found none; without it nobody "
-            "can tell whether the certificate is the right one",
-        )
-    reference = referenceName(request.peerName)
-    return TLSParameters(
-        Role.CLIENT,
-        context,
-        reference.serverName,
-        lambda chain: judgeName(reference, chain[0]),
-    )
 
 
 def remoteAuth(session: EstablishedSession) -> Sequence[int]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
-from twisted.internet.address import IPv6Address
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent.errors import AgentError, HandshakeError
 from ktlsagent.policy import modeName, roleOf
+from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.protocols.psk import identityText, listIdentities
 from ktlsagent.protocols.record import alertName
@@ -22,12 +23,13 @@ from ktlsagent.protocols.verification import describeSubject
 if TYPE_CHECKING:
     from ktlsagent.protocols.engine import Engine
     from ktlsagent.protocols.session import EstablishedSession
-    from ktlsagent.sockets import UpcallTransport
 
 _NOTHING = "-"
-_ONLY_OK = ("version", "suite", "group")
+_ONLY_OK = ("version", "suite", "group", "alpn", "tags")
 _ONLY_FAILED = ("code", "alert-sent", "alert-received", "reason")
 """Fields that the text of the other outcome does without; the event has them all."""
+_IF_ANY = ("identity", "alpn", "tags")
+"""Fields that the text does without if there is nothing in them."""
 _BUG = "internal-error"
 
 
@@ -39,6 +41,9 @@ class Report:
 
     @ivar engine: the handshake's engine, once there is one.
     @ivar session: the session, if there is one.
+    @ivar peer: the other end of the connection, if it is known.
+    @ivar profile: the profile that the request is served by, once that is known.
+    @ivar tags: the session tags that the peer gets.
     """
 
     def __init__(self, request: HandshakeRequest, started: float) -> None:
@@ -50,22 +55,11 @@ class Report:
         self.session: EstablishedSession | None = None
         self._request = request
         self._started = started
-        self._peer = _NOTHING
+        self.peer: Endpoint | None = None
+        self.profile: str | None = None
+        self.tags: Sequence[str] = ()
         self._error: Exception | None = None
         self._notes: list[str] = []
-
-    def connected(self, transport: UpcallTransport) -> None:
-        """
-        Note who the peer is.
-
-        @param transport: the transport over the request's socket.
-        """
-        try:
-            address = transport.getPeer()
-        except (OSError, ValueError):
-            return
-        host = f"[{address.host}]" if isinstance(address, IPv6Address) else address.host
-        self._peer = f"{host}:{address.port}"
 
     def failed(self, error: Exception) -> None:
         """
@@ -97,7 +91,7 @@ class Report:
         line = " ".join(
             f"{name}={_quoted(value)}"
             for name, value in fields.items()
-            if name not in hidden and (name != "identity" or value != _NOTHING)
+            if name not in hidden and (name not in _IF_ANY or value != _NOTHING)
         )
         event = {name.replace("-", "_"): value for name, value in fields.items()}
         if self._error is None:
@@ -118,15 +112,18 @@ class Report:
         fields = {
             "code": self._code(),
             "role": None if role is None else role.value,
-            "peer": self._peer,
+            "profile": self.profile,
+            "peer": self._peer(),
             "name": None if name is None else name.decode("utf-8", "backslashreplace"),
             "mode": modeName(self._request),
             "identity": self._identities(),
             "version": session and "TLSv1.3",
             "suite": session and session.suite.name,
             "group": session and session.group,
+            "alpn": session and session.alpn,
             "subject": certificate and describeSubject(certificate),
             "fingerprint": certificate and certificate.fingerprint(SHA256()).hex(),
+            "tags": ",".join(self.tags) or None,
             "took": f"{(now - self._started) * 1000:.1f}ms",
             "status": errno.errorcode.get(status, str(status)) if status else "0",
             "alert-sent": None if sent is None else alertName(sent),
@@ -136,6 +133,14 @@ class Report:
         if self._notes:
             fields["note"] = "; ".join(self._notes)
         return {name: _NOTHING if value is None else str(value) for name, value in fields.items()}
+
+    def _peer(self) -> str | None:
+        """The peer's address and port."""
+        if self.peer is None:
+            return None
+        address = self.peer.address
+        host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
+        return f"{host}:{self.peer.port}"
 
     def _identities(self) -> str | None:
         """The PSK identities that were offered or asked for."""

@@ -3,7 +3,8 @@ The story of a request, from ACCEPT to DONE.
 
     1. The kernel has given us a descriptor; from here on it gets an answer,
        whatever happens.
-    2. Policy says how the handshake is to be run, or that it is not.
+    2. The first profile that matches it is looked for, and policy says how the
+       handshake is to be run by it, or that it is not.
     3. The handshake runs as a Twisted protocol over the socket, in steps,
        against a deadline.
     4. On top of it sits L{Handover}: when it is connected, the keys go to
@@ -15,27 +16,33 @@ The story of a request, from ACCEPT to DONE.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent import policy
-from ktlsagent.errors import DeadlineExpired, NetlinkError, statusOf
+from ktlsagent.configured import Configured
+from ktlsagent.contexts import ProfileContexts
+from ktlsagent.errors import DeadlineExpired, NetlinkError, TokenFailed, statusOf
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.keys import RequestKeys
+from ktlsagent.latecontexts import LateContexts, Tokens
 from ktlsagent.ledger import Ledger
-from ktlsagent.policy import ContextSet
+from ktlsagent.policy import Served
+from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.engine import Engine
 from ktlsagent.protocols.handshake import HandshakeProtocol
-from ktlsagent.protocols.handshakefamily import HandshakeRequest
+from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest
 from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession
 from ktlsagent.report import Report
@@ -89,6 +96,8 @@ class Agent:
     @ivar kernel: gets the answers.
     @ivar kernelTLS: gets the keys.
     @ivar keyrings: what requests hold in the process keyring.
+    @ivar configured: the configuration in use.
+    @ivar tokens: the tokens with keys of ours.
     @ivar ledger: where all is written down.
     @ivar steps: when cryptography runs.
     """
@@ -97,6 +106,8 @@ class Agent:
     kernel: IHandshakeKernel
     kernelTLS: IKernelTLS
     keyrings: RequestKeyrings
+    configured: Configured
+    tokens: Tokens
     ledger: Ledger
     steps: StepQueue
 
@@ -106,20 +117,21 @@ class Upcall:
 
     log = Logger()
 
-    def __init__(self, agent: Agent, request: HandshakeRequest, contexts: ContextSet) -> None:
+    def __init__(self, agent: Agent, request: HandshakeRequest) -> None:
         """
         @param agent: what it shares with others.
         @param request: the kernel's request, just accepted.
-        @param contexts: what it is served with.
         """
         now = agent.reactor.seconds()
         self._agent = agent
         self._request = request
-        self._contexts = contexts
+        # A reload in mid-handshake is for the requests to come.
+        self._profiles = agent.configured.profiles
         self._deadline = now + policy.allowedSeconds(request)
         self._report = Report(request, now)
         self._transport: UpcallTransport | None = None
         self._rings: list[int] = []
+        self._late: tuple[LateContexts[ProfileContexts], ProfileContexts] | None = None
 
     async def serve(self) -> None:
         """
@@ -127,6 +139,7 @@ class Upcall:
         """
         status = errno.EIO
         remoteAuth: Sequence[int] = ()
+        tags: Sequence[str] = ()
         keyrings = self._agent.keyrings
         if self._request.keyring is not None:
             self._rings.append(keyrings.hold(self._request.keyring))
@@ -134,28 +147,59 @@ class Upcall:
             transport = self._transport = UpcallTransport(
                 self._agent.reactor, self._request.descriptor
             )
-            self._report.connected(transport)
-            self._rings += keyrings.borrow(policy.keyringsFor(self._request, self._contexts))
+            served = self._choose(transport)
+            self._rings += keyrings.borrow(
+                policy.keyringsFor(self._request, self._profiles.keyrings)
+            )
             keys = RequestKeys(keyrings.keyrings, self._rings)
+            served = await self._withTokens(served)
             # Nobody but the engine keeps the plan: a pre-shared key may be in it.
-            engine = engineFor(policy.plan(self._request, self._contexts, keys))
+            engine = engineFor(policy.plan(self._request, served, keys))
             session = await self._handshake(engine, transport)
             status, remoteAuth = 0, policy.remoteAuth(session)
+            tags = self._report.tags = served.tags(session.peerCertificate)
         except Exception as error:  # noqa: BLE001 - whatever it is, the kernel gets its answer
             status = statusOf(error)
             self._report.failed(error)
             # An answer that makes its receiver try again at once is held back.
             await self._wait(min(policy.pauseSeconds(self._request, status), self._left()))
         finally:
-            self._answer(status, remoteAuth)
+            self._answer(status, remoteAuth, tags)
             self._report.write(self.log, status, self._agent.reactor.seconds())
+
+    def _choose(self, transport: UpcallTransport) -> Served:
+        """Find the profile that the request is served by."""
+        asked = policy.askedOf(
+            self._request,
+            local=_endpoint(transport.getHost),
+            peer=_endpoint(transport.getPeer),
+            keyring=self._agent.keyrings.name(self._request.keyring),
+            namespaces=self._agent.configured.namespaces,
+        )
+        self._report.peer = asked.peer
+        served = policy.choose(asked, self._profiles)
+        self._report.profile = served.contexts.profile.name
+        return served
+
+    async def _withTokens(self, served: Served) -> Served:
+        """Wait for the tokens that hold our keys, if there are any."""
+        late = served.contexts.late
+        named = None not in (self._request.certificate, self._request.privateKey)
+        if late is None or named or served.asked.mode != AuthMode.X509:
+            return served
+        contexts = await self._agent.tokens.ready(late, self._deadline)
+        self._late = (late, contexts)
+        return replace(served, contexts=contexts)
 
     async def _handshake(self, engine: Engine, transport: UpcallTransport) -> EstablishedSession:
         """Run the handshake against its deadline, and have its keys installed."""
         self._report.engine = engine
         handover = Handover(self._agent.kernelTLS, transport.socket)
         protocol = HandshakeProtocol(
-            engine, handover, lambda step: self._agent.steps.add(self._deadline, step)
+            engine,
+            handover,
+            lambda step: self._agent.steps.add(self._deadline, step),
+            self._aside,
         )
         await self._wait(policy.settleSeconds(self._request))
         transport.connect(protocol)
@@ -165,12 +209,22 @@ class Upcall:
         )
         try:
             session = await handover.finished
+        except TokenFailed:
+            if self._late is not None:
+                self._agent.tokens.forget(*self._late)
+            raise
         finally:
             self._agent.ledger.timers -= 1
             if timer.active():
                 timer.cancel()
         self._report.session = session
         return session
+
+    def _aside(self, step: Callable[[], bytes]) -> Deferred[bytes]:
+        """Run a step for which a token may have to sign."""
+        if self._late is None:
+            return fail(ValueError("a key outside the process that no token is known for"))
+        return self._agent.tokens.run(self._late[0], self._deadline, step)
 
     async def _wait(self, seconds: float) -> None:
         """Let time pass, if there is any."""
@@ -183,7 +237,7 @@ class Upcall:
         """How many seconds are left until the deadline."""
         return self._deadline - self._agent.reactor.seconds()
 
-    def _answer(self, status: int, remoteAuth: Sequence[int]) -> None:
+    def _answer(self, status: int, remoteAuth: Sequence[int], tags: Sequence[str]) -> None:
         """Give everything back: the socket as it was, the answer, the descriptor, the keyrings."""
         try:
             if self._transport is not None:
@@ -191,7 +245,9 @@ class Upcall:
         except OSError as error:
             self._report.note(f"the socket's options could not be restored: {error}")
         try:
-            self._agent.kernel.done(self._request.descriptor, status, remoteAuth)
+            left = self._agent.kernel.done(self._request.descriptor, status, remoteAuth, tags)
+            if left:
+                self._report.note(f"the kernel takes no more session tags: {', '.join(left)}")
         except NetlinkError as error:
             self._report.note(f"the kernel did not take the answer: {error}")
         self._agent.ledger.answered += 1
@@ -205,6 +261,15 @@ class Upcall:
                 self._agent.keyrings.release(ring)
             except OSError as error:
                 self._report.note(f"keyring {ring} could not be unlinked: {error}")
+
+
+def _endpoint(ask: Callable[[], IPv4Address | IPv6Address]) -> Endpoint | None:
+    """Ask for one end of the connection; there may be none any more."""
+    try:
+        address = ask()
+    except (OSError, ValueError):
+        return None
+    return Endpoint(ipaddress.ip_address(address.host), address.port)
 
 
 def _expired(protocol: HandshakeProtocol) -> DeadlineExpired:

@@ -9,19 +9,17 @@ import errno
 from collections.abc import Callable
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ktlsagent import __version__
 from ktlsagent.config import AgentConfig
-from ktlsagent.credentials import loadContexts
+from ktlsagent.configured import Configured
 from ktlsagent.errors import (
     AgentError,
-    ConfigError,
     MalformedRequest,
     NetlinkError,
     OutOfDescriptors,
@@ -30,9 +28,10 @@ from ktlsagent.errors import (
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS, IKeyrings
 from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
+from ktlsagent.latecontexts import Tokens
 from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
-from ktlsagent.policy import ContextSet
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.request import Agent, Upcall
 from ktlsagent.stepqueue import StepQueue
@@ -101,6 +100,7 @@ class AgentService(Service):
         kernel: IHandshakeKernel | None = None,
         kernelTLS: IKernelTLS | None = None,
         keyrings: IKeyrings | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         """
         @param reactor: the reactor.
@@ -112,11 +112,12 @@ class AgentService(Service):
         @param kernel: the handshake family; by default the running kernel's.
         @param kernelTLS: kTLS; by default the running kernel's.
         @param keyrings: the process keyring; by default this process's.
+        @param tokens: the tokens with keys of ours; by default the real ones.
         """
         self.ledger = Ledger()
         self._reactor = reactor
-        self._config = config
-        self._reread = reread or (lambda: config)
+        self._tokens = tokens or Tokens(reactor)
+        self._configured = Configured(reactor, config, self._tokens, reread)
         self._fatal = fatal
         self._kernel = kernel or HandshakeNetlink()
         self._kernelTLS = kernelTLS or KernelTLS()
@@ -126,14 +127,14 @@ class AgentService(Service):
             self._kernel,
             self._kernelTLS,
             RequestKeyrings(self._keyrings, self.ledger),
+            self._configured,
+            self._tokens,
             self.ledger,
             StepQueue(reactor),
         )
         self._suites: frozenset[str] = frozenset()
-        self._contexts: ContextSet
         self._readers: list[_SocketReader] = []
         self._drainingAgain = False
-        self._reloads = DeferredLock()
         self._idle: list[Deferred[None]] = []
 
     def startService(self) -> None:
@@ -147,7 +148,7 @@ class AgentService(Service):
         self._kernel.open()
         try:
             self._suites = self._kernelTLS.probe()
-            self._contexts = loadContexts(self._config, self._suites)
+            self._configured.load(self._suites)
             self._kernel.listen()
             self._drain()
         except NetlinkError as error:
@@ -175,6 +176,7 @@ class AgentService(Service):
         """
         Service.stopService(self)
         self._stopReading()
+        self._configured.stop()
         self._kernel.leave()
         if self.ledger.inFlight:
             self.log.info(
@@ -193,24 +195,7 @@ class AgentService(Service):
 
         @return: whether the new configuration is in use.
         """
-        try:
-            # One after the other, so that the last one asked for is in use.
-            config, contexts = await self._reloads.run(
-                deferToThreadPool, self._reactor, self._reactor.getThreadPool(), self._readAgain
-            )
-        except ConfigError as error:
-            self.log.error(
-                "reload refused, the old configuration stays in use:\n{reason}", reason=str(error)
-            )
-            return False
-        self._config, self._contexts = config, contexts
-        self._sayConfigured()
-        return True
-
-    def _readAgain(self) -> tuple[AgentConfig, ContextSet]:
-        """Read all (in a thread: files may be slow)."""
-        config = self._reread()
-        return config, loadContexts(config, self._suites)
+        return await self._configured.reload()
 
     def _deaf(self, reason: Failure) -> None:
         """The reactor does not wait for READY any more."""
@@ -286,11 +271,9 @@ class AgentService(Service):
         """Start a request's story."""
         self.ledger.accepted += 1
         self.ledger.descriptors += 1
-        if self._config.debugLevel:
+        if self._configured.config.debugLevel:
             self.log.debug("accepted {request}", request=request)
-        Deferred.fromCoroutine(Upcall(self._agent, request, self._contexts).serve()).addBoth(
-            self._served
-        )
+        Deferred.fromCoroutine(Upcall(self._agent, request).serve()).addBoth(self._served)
 
     def _served(self, result: Failure | None) -> None:
         """A request's story has ended."""
@@ -318,7 +301,7 @@ class AgentService(Service):
         self.log.info("stopped: {ledger}", ledger=str(self.ledger))
 
     def _sayReady(self) -> None:
-        self._sayConfigured()
+        self._configured.start()
         restriction = self._keyrings.restriction()
         if restriction is not None:
             self.log.warn("{restriction}", restriction=restriction)
@@ -333,18 +316,5 @@ class AgentService(Service):
         self.log.info(
             "ktlsagent {version} ready: kTLS takes {suites}",
             version=__version__,
-            suites=", ".join(name for name in self._config.suites if name in self._suites),
+            suites=", ".join(name for name in CIPHER_SUITES if name in self._suites),
         )
-
-    def _sayConfigured(self) -> None:
-        for notice in self._config.notices:
-            self.log.warn("{notice}", notice=notice)
-        for section, role in (("client", self._config.client), ("server", self._config.server)):
-            self.log.info(
-                "{section}: trust store {truststore}, certificate {certificate}, "
-                "configuration {path}",
-                section=section,
-                truststore=role.truststore or "of the system",
-                certificate=role.certificate or "none",
-                path=self._config.path or "none (defaults)",
-            )

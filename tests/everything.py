@@ -24,7 +24,8 @@ PURE = (
     "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py,"
     "ktlsagent/peerrules.py,"
     "ktlsagent/presented.py,ktlsagent/rules.py,ktlsagent/authorisation.py,"
-    "ktlsagent/configvalues.py,ktlsagent/configplaces.py,"
+    "ktlsagent/configvalues.py,ktlsagent/configplaces.py,ktlsagent/configpeers.py,"
+    "ktlsagent/configkeys.py,ktlsagent/configprofiles.py,ktlsagent/contexts.py,"
     "ktlsagent/certificatetexts.py,ktlsagent/tagfilters.py,ktlsagent/tagfiles.py,"
     "ktlsagent/tags.py"
 )

@@ -1,15 +1,24 @@
 """
-Tests for the systemd unit in C{conf/}.
+Tests for the systemd unit and the sample configuration in C{conf/}.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.config import AgentConfig, loadConfig, parseConfig
+from ktlsagent.configkeys import KEY_ROLES, MATCH_KEYS, ROLE_KEYS
+from ktlsagent.errors import ConfigError
+from ktlsagent.profiles import CertificateFiles
+from ktlsagent.protocols.session import Role
+
 UNIT = Path(__file__).parent.parent / "conf" / "ktlsagent.service"
+SAMPLE = Path(__file__).parent.parent / "conf" / "ktlsagent.conf"
+_KEY = re.compile(r"^#([a-z0-9_.]+)=")
 
 
 def readUnit(text: str) -> dict[tuple[str, str], list[str]]:
@@ -115,3 +124,92 @@ class UnitTests(SynchronousTestCase):
         """
         for words in self.unit.values():
             self.assertFalse([word for word in words if word.startswith("#")])
+
+
+class SampleTests(SynchronousTestCase):
+    """
+    Tests for the sample configuration, of which each line is a comment: text,
+    or a key with its default or with an example.
+    """
+
+    def setUp(self) -> None:
+        """
+        Read the sample.
+        """
+        self.text = SAMPLE.read_text()
+
+    def uncomment(self, *, examples: bool) -> str:
+        """
+        Remove the comment signs before keys.
+
+        @param examples: whether before those with examples, too: that is where
+            the comment above says so.
+        @return: the sample without them.
+        """
+        blocks = []
+        isProfile = False
+        for block in self.text.split("\n\n"):
+            isProfile = isProfile or "#[profile." in block
+            shown = examples or not (isProfile or "example" in block)
+            pattern = r"^#(?=\[|[a-z0-9_.]+=)"
+            blocks.append(re.sub(pattern, "", block, flags=re.MULTILINE) if shown else block)
+        return "\n\n".join(blocks)
+
+    def test_unchanged(self) -> None:
+        """
+        The sample as it is installed is the defaults.
+        """
+        self.assertEqual(loadConfig(str(SAMPLE)), AgentConfig(path=str(SAMPLE)))
+
+    def test_defaults(self) -> None:
+        """
+        The values shown as defaults are the defaults.
+        """
+        text = self.uncomment(examples=False)
+        keys = [line.partition("=")[0] for line in text.splitlines() if line[:1] not in "#["]
+        optional = {"x509.certificate", "x509.private_key", "token_pin", "signature_algorithms"}
+        optional |= {"x509.pq.certificate", "x509.pq.private_key"}
+        for name in set(ROLE_KEYS) - optional - set(KEY_ROLES):
+            self.assertGreaterEqual(keys.count(name), 2, name)
+        self.assertEqual(parseConfig(text, None), AgentConfig())
+
+    def test_examples(self) -> None:
+        """
+        The examples for keys without a default can be used as they are.
+        """
+        archive, client, server = parseConfig(self.uncomment(examples=True), None).profiles
+        self.assertEqual(archive.match.roles, (Role.CLIENT,))
+        self.assertEqual(archive.match.names, ("archive.example.org", "*.archive.example.org"))
+        self.assertEqual(archive.own, client.own)
+        for profile, role in ((client, "client"), (server, "server")):
+            path = f"/etc/ktlsagent/{role}"
+            self.assertEqual(
+                profile.own.certificates,
+                (
+                    CertificateFiles(f"{path}-ml-dsa.pem", f"{path}-ml-dsa.key"),
+                    CertificateFiles(f"{path}.pem", f"{path}.key"),
+                ),
+            )
+            self.assertEqual(profile.own.pin, "credential:token-pin")
+            self.assertEqual(len(profile.handshake.signatureAlgorithms), 3)
+
+    def test_complete(self) -> None:
+        """
+        Every key is in the sample, in each section that it can have an effect in,
+        and none twice: that of the profile has its own keys and refers to others.
+        """
+        parts = re.split(r"^#?\[(.+)\]$", self.text, flags=re.MULTILINE)
+        shown = {
+            section: [key for key in map(_KEY.match, part.splitlines()) if key]
+            for section, part in zip(parts[1::2], parts[2::2], strict=True)
+        }
+        self.assertEqual(list(shown)[-1], "profile.archive")
+        for section, matches in shown.items():
+            error = self.assertRaises(ConfigError, parseConfig, f"[{section}]\n@=1\n", None)
+            known = set(error.mistakes[0].advice.removeprefix("known are ").split(", "))
+            if section == "profile.archive":
+                known = {"preset", *MATCH_KEYS}
+            if section == "authenticate.client":
+                known -= set(KEY_ROLES)
+            found = [match[1] for match in matches]
+            self.assertEqual((set(found), len(found)), (known, len(known)), section)

@@ -11,19 +11,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.config import (
-    DEFAULT_GROUPS,
-    GROUPS,
+    DEFAULT_PROFILES,
     SEARCH_ORDER,
     AgentConfig,
-    RoleConfig,
     findConfig,
     loadConfig,
     parseConfig,
 )
+from ktlsagent.configkeys import GROUPS, PROFILE_KEYS
 from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.profiles import CertificateFiles, Match, Own, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-
-SAMPLE = Path(__file__).parent.parent / "conf" / "ktlsagent.conf"
+from ktlsagent.protocols.session import Role
 
 # What the package of tlshd 1.4 installs, as far as a program can see: its keys
 # without a default are in comments.
@@ -70,7 +69,7 @@ x509.crl= /etc/tlshd/ca.crl
 x509.certificate= /etc/tlshd/client.pem
 x509.private_key= /etc/tlshd/client.key
 x509.pq.certificate= /etc/tlshd/client-pq.pem
-x509.pq.private_key= pkcs11:token=tlshd
+x509.pq.private_key= pkcs11:token=tlshd;object=pq
 
 [authenticate.server]
 x509.certificate=/etc/tlshd/server.pem
@@ -78,12 +77,12 @@ x509.private_key=/etc/tlshd/server.key
 """
 
 # What lines are made of that look like a configuration's.
-HEADERS = ["[main]", "[x]", "-----BEGIN X-----", "-----END X-----"]
+HEADERS = ["[main]", "[x]", "[profile.a]", "[profile.b]", "-----BEGIN X-----", "-----END X-----"]
 HEADERS += re.findall(r"^\[.+\]$", IN_USE, re.MULTILINE)
-KEYS = ["suites", "groups", "zz", "", *re.findall(r"^([a-z0-9_.]+) ?=", IN_USE, re.MULTILINE)]
-VALUES = (
-    st.text(alphabet="/a;\\s 0\t\x1bé#:") | st.text() | st.sampled_from([*CIPHER_SUITES, *GROUPS])
-)
+KEYS = ["loglevel", "keyrings", "tags_directory", "zz", "", *PROFILE_KEYS]
+WORDS = [*CIPHER_SUITES, *GROUPS, "none", "client", "server", "psk", "x509", "nvme", "require"]
+WORDS += ["/a", "/a;/b", "192.0.2.0/24", "2049", "dns:a", f"sha256:{'0' * 64}", "pkcs11:a=b"]
+VALUES = st.text(alphabet="/a;\\s 0\t\x1bé#:") | st.text() | st.sampled_from(WORDS)
 ENTRIES = st.builds("{}={}".format, st.sampled_from(KEYS), VALUES)
 
 
@@ -117,33 +116,28 @@ class ValueTests(ParsingTestCase):
 
     def test_nothing(self) -> None:
         """
-        An empty file is the defaults: the system's trust, no certificate, all
-        suites, the hybrid group first.
+        An empty file is the defaults: a profile for each role that matches
+        everything and has the defaults of profiles.
         """
-        role = RoleConfig(truststore=None, crl=None, certificate=None, privateKey=None)
+        client = Profile("authenticate.client", Match(roles=(Role.CLIENT,)))
+        server = Profile("authenticate.server", Match(roles=(Role.SERVER,)))
         self.assertEqual(
             parseConfig("", None),
             AgentConfig(
                 path=None,
-                client=role,
-                server=role,
+                profiles=(client, server),
                 keyrings=(),
-                suites=(
-                    "TLS_AES_256_GCM_SHA384",
-                    "TLS_AES_128_GCM_SHA256",
-                    "TLS_CHACHA20_POLY1305_SHA256",
-                    "TLS_AES_128_CCM_SHA256",
-                ),
-                groups=("X25519MLKEM768", "X25519", "P-256", "P-384"),
                 debugLevel=0,
                 notices=(),
+                tagDirectory="/etc/tlshd/tags.d",
             ),
         )
+        self.assertEqual(parseConfig("", None), AgentConfig())
 
     def test_frozen(self) -> None:
         """A configuration and its parts cannot be changed once made."""
         config = parseConfig("", None)
-        for value, name in ((config, "debugLevel"), (config.client, "crl")):
+        for value, name in ((config, "debugLevel"), (config.profiles[0], "name")):
             self.assertRaises(FrozenInstanceError, setattr, value, name, None)
 
     def test_asInstalled(self) -> None:
@@ -151,21 +145,25 @@ class ValueTests(ParsingTestCase):
         self.assertEqual(parseConfig(AS_INSTALLED, None), AgentConfig())
 
     def test_inUse(self) -> None:
-        """A file that uses all that tlshd knows is understood, path included."""
+        """
+        A file that uses all that tlshd knows is understood, path included; of
+        two certificates the one for quantum computers comes first.
+        """
         config = parseConfig(IN_USE, "/etc/tlshd/config")
+        client, server = DEFAULT_PROFILES
+        own = (
+            CertificateFiles("/etc/tlshd/client-pq.pem", "pkcs11:token=tlshd;object=pq"),
+            CertificateFiles("/etc/tlshd/client.pem", "/etc/tlshd/client.key"),
+        )
+        trust = Trust(stores=("/etc/tlshd/ca.pem",), crls=("/etc/tlshd/ca.crl",))
+        files = CertificateFiles("/etc/tlshd/server.pem", "/etc/tlshd/server.key")
         self.assertEqual(
             replace(config, notices=()),
             AgentConfig(
                 path="/etc/tlshd/config",
-                client=RoleConfig(
-                    truststore="/etc/tlshd/ca.pem",
-                    crl="/etc/tlshd/ca.crl",
-                    certificate="/etc/tlshd/client.pem",
-                    privateKey="/etc/tlshd/client.key",
-                ),
-                server=RoleConfig(
-                    certificate="/etc/tlshd/server.pem",
-                    privateKey="/etc/tlshd/server.key",
+                profiles=(
+                    replace(client, trust=trust, own=Own(certificates=own)),
+                    replace(server, own=Own(certificates=(files,))),
                 ),
                 keyrings=("nfs-clients", ".nfs"),
                 debugLevel=1,
@@ -180,51 +178,37 @@ class ValueTests(ParsingTestCase):
         notices = parseConfig(IN_USE, None).notices
         self.assertEqual(
             [notice.partition(" has no effect yet: ")[0] for notice in notices],
-            [
-                "line 3: [debug] tls",
-                "line 4: [debug] nl",
-                "line 5: [debug] delay_done",
-                "line 15: [authenticate.client] x509.pq.certificate",
-                "line 16: [authenticate.client] x509.pq.private_key",
-            ],
+            ["line 3: [debug] tls", "line 4: [debug] nl", "line 5: [debug] delay_done"],
         )
         self.assertIn("answered at once", notices[2])
-        self.assertIn("only x509.certificate and x509.private_key are used", notices[3])
-
-    def test_noticeOfPostQuantumAlone(self) -> None:
-        """
-        Where the ML-DSA pair is the only one, the notice says that the role is
-        left without a certificate.
-        """
-        text = "[authenticate.server]\nx509.pq.certificate=/a\n"
-        (notice,) = parseConfig(text, None).notices
-        self.assertIn("this role has no certificate", notice)
 
     def test_ours(self) -> None:
         """
-        Suites and groups are taken in the order given, blanks around the names
-        and a separator at the end notwithstanding.
+        Suites and groups are taken in the order given, for all profiles, blanks
+        around the names and a separator at the end notwithstanding.
         """
         config = parseConfig(
             "[ktlsagent]\n"
             "suites = TLS_AES_128_CCM_SHA256 ; TLS_AES_128_GCM_SHA256;\n"
-            "groups=X448;P-521;SecP384r1MLKEM1024;SecP256r1MLKEM768\n",
+            "groups=X448;P-521;SecP384r1MLKEM1024;SecP256r1MLKEM768\n"
+            "tags_directory=/etc/tags\n"
+            "[profile.a]\nlocal=::1\n",
             None,
         )
-        self.assertEqual(config.suites, ("TLS_AES_128_CCM_SHA256", "TLS_AES_128_GCM_SHA256"))
-        self.assertEqual(
-            config.groups, ("X448", "P-521", "SecP384r1MLKEM1024", "SecP256r1MLKEM768")
-        )
+        self.assertEqual(config.tagDirectory, "/etc/tags")
+        self.assertEqual(len(config.profiles), 4)
+        for profile in config.profiles:
+            self.assertEqual(
+                profile.handshake.suites, ("TLS_AES_128_CCM_SHA256", "TLS_AES_128_GCM_SHA256")
+            )
+            self.assertEqual(
+                profile.handshake.groups,
+                ("X448", "P-521", "SecP384r1MLKEM1024", "SecP256r1MLKEM768"),
+            )
 
     def test_emptyKeyrings(self) -> None:
         """An empty list of keyrings is none, as it is by default."""
         self.assertEqual(parseConfig("[authenticate]\nkeyrings=\n", None), AgentConfig())
-
-    def test_defaultsAreKnown(self) -> None:
-        """Every default could also be written into the file."""
-        self.assertLessEqual(set(DEFAULT_GROUPS), set(GROUPS))
-        text = f"[ktlsagent]\nsuites={';'.join(CIPHER_SUITES)}\ngroups={';'.join(GROUPS)}\n"
-        self.assertEqual(parseConfig(text, None), AgentConfig(groups=GROUPS))
 
 
 class LineTests(ParsingTestCase):
@@ -237,7 +221,7 @@ class LineTests(ParsingTestCase):
             "[authenticate.client]\nx509.private_key=/k\n",
             None,
         )
-        self.assertEqual(config.client, RoleConfig(certificate="/c", privateKey="/k"))
+        self.assertEqual(config.profiles[0].own.certificates, (CertificateFiles("/c", "/k"),))
 
     def test_duplicateKey(self) -> None:
         """A key that is there twice is refused, with both lines."""
@@ -284,12 +268,15 @@ class LineTests(ParsingTestCase):
             self.assertTrue(all(lines))
             self.assertEqual(len(str(error).splitlines()), len(lines))
         else:
-            self.assertTrue(config.suites)
-            self.assertTrue(config.groups)
-            for role in (config.client, config.server):
-                self.assertEqual(role.certificate is None, role.privateKey is None)
-                for path in (role.truststore, role.crl, role.certificate, role.privateKey):
-                    self.assertTrue(path is None or path.startswith("/"))
+            *_, client, server = config.profiles
+            self.assertEqual((client.match, server.match), tuple(p.match for p in DEFAULT_PROFILES))
+            for profile in config.profiles:
+                self.assertEqual(len(profile.match.roles), 1)
+                self.assertTrue(profile.handshake.suites and profile.handshake.groups)
+                self.assertTrue(profile.trust.stores or profile.trust.pins)
+                for files in profile.own.certificates:
+                    self.assertTrue(files.certificate.startswith("/"))
+                    self.assertTrue(files.privateKey.startswith(("/", "pkcs11:")))
 
 
 class MistakeTests(ParsingTestCase):
@@ -341,7 +328,7 @@ class MistakeTests(ParsingTestCase):
                 (
                     "line 9: expected a section that is known, found '[tuning]'; known are"
                     " [debug], [authenticate], [authenticate.client], [authenticate.server],"
-                    " [ktlsagent]"
+                    " [ktlsagent], [profile.NAME]"
                 ),
             ],
         )
@@ -354,11 +341,15 @@ class MistakeTests(ParsingTestCase):
         """
         for text, advice in (
             ("[authenticate.clients]\nfoo=1\n", "did you mean [authenticate.client]?"),
-            ("[ktlsagent]\nzz=1\n", "known are suites, groups"),
+            ("[ktlsagent]\nzz=1\n", "known are suites, groups, tags_directory"),
+            ("[ktlsagents]\n", "did you mean [ktlsagent]?"),
+            ("[profiles.a]\n", "did you mean [profile.NAME]?"),
+            ("[profile.a]\nlocal_ports=1\n", "did you mean local_port?"),
+            ("[authenticate.client]\nlocal=::1\n", "it belongs in [profile.NAME]"),
             ("[debug]\nlog_level=1\n", "did you mean loglevel?"),
             (
                 "[authenticate]\nx509.truststore=/a\n",
-                "it belongs in [authenticate.client] or [authenticate.server]",
+                "it belongs in [authenticate.client] or [authenticate.server] or [profile.NAME]",
             ),
         ):
             self.assertEqual(self.mistake(text).advice, advice)
@@ -397,83 +388,45 @@ class MistakeTests(ParsingTestCase):
                 mistake = self.mistake(f"[debug]\n{key}={value}\n")
                 self.assertEqual((mistake.section, mistake.key), ("debug", key))
 
-    def test_paths(self) -> None:
+    def test_profileNames(self) -> None:
+        """A profile's name has up to 32 letters, digits and few other characters."""
+        for name in ("a", "A-b_c.0", "x" * 32):
+            profile, *_ = parseConfig(f"[profile.{name}]\n", None).profiles
+            self.assertEqual(profile.name, f"profile.{name}")
+        for header in ("[profile.]", "[profile]", "[profile.a b]", "[profile.é]", "[profile.a/b]"):
+            mistake = self.mistake(f"{header}\nloglevel=1\n")
+            self.assertEqual((mistake.found, mistake.line), (repr(header), 1))
+            self.assertIn("1 to 32 letters, digits, -, _ and .", mistake.advice)
+
+    def test_contradictions(self) -> None:
         """
-        A path is absolute and has no characters that cannot be seen; what is
-        wrong with another is said.
+        What contradicts each other is found wherever it can be read: not in a
+        section with mistakes, nor if the sections that it inherits from have any.
         """
-        for value, advice in (
-            ("", "remove the line"),
-            ("ca.pem", "from / on"),
-            ("'/etc/ca.pem'", "without quotes"),
-            ("~/ca.pem", "from / on"),
-            ("/etc/ca.pem\xa0", "cannot be seen"),
-            ("/etc/ca.pem\0", "cannot be seen"),
-            (r"/etc/ca.pem\n", "cannot be seen"),
-            ("/etc/\u200bca.pem", "cannot be seen"),
+        wrong = "[profile.a]\nx509.truststore=none\n"
+        for text, lines in (
+            (f"{wrong}[profile.b]\nrsa_bits=1\n", [2, 4]),
+            (f"{wrong}spki_pins=x\n", [3]),
+            (f"{wrong}[debug]\ntls=x\n", [2, 4]),
+            (f"{wrong}[ktlsagent]\nsuites=x\n", [4]),
+            (f"{wrong}[authenticate.server]\nspki_pins=x\n", [4]),
+            (f"[profile.b]\n{wrong}[profile.c]\n[main]\n", [3, 4, 5]),
         ):
-            for key in ("x509.truststore", "x509.crl", "x509.pq.certificate"):
-                mistake = self.mistake(f"[authenticate.server]\n{key}={value}\n")
-                self.assertEqual(mistake.key, key)
-                self.assertIn(advice, mistake.advice)
-                self.assertTrue(mistake.found.isprintable())
-
-    def test_pastedKey(self) -> None:
-        """What is written in place of a path and may be a key is not repeated."""
-        mistake = self.mistake(f"[authenticate.client]\nx509.crl=MC4C{'A' * 60}\n")
-        self.assertEqual(mistake.found, "64 characters that begin with 'MC4C'")
-
-    def test_keyInToken(self) -> None:
-        """A key in a token is refused, and what may be its PIN is not repeated."""
-        mistake = self.mistake(
-            "[authenticate.client]\nx509.certificate=/a\n"
-            "x509.private_key=pkcs11:token=a%20b?pin-value=1234\n"
-        )
-        self.assertEqual(mistake.found, "a URL of the scheme 'pkcs11'")
-        self.assertIn("cannot be used yet", mistake.advice)
-        self.assertNotIn("1234", str(mistake))
+            self.assertEqual([mistake.line for mistake in self.mistakes(text)], lines)
 
     def test_halfAPair(self) -> None:
         """A certificate without key and a key without certificate are refused."""
-        for section in ("authenticate.client", "authenticate.server"):
+        for section in ("authenticate.client", "authenticate.server", "profile.a"):
             for one, other in (
                 ("x509.certificate", "x509.private_key"),
                 ("x509.private_key", "x509.certificate"),
+                ("x509.pq.certificate", "x509.pq.private_key"),
+                ("x509.pq.private_key", "x509.pq.certificate"),
             ):
                 mistake = self.mistake(f"[{section}]\n{one}=/a\n")
                 self.assertEqual((mistake.section, mistake.key, mistake.line), (section, one, 2))
                 self.assertEqual(mistake.expected, f"{other} beside it")
                 self.assertEqual(mistake.advice, f"add {other} or remove {one}")
-
-    def test_emptyLists(self) -> None:
-        """A list of suites or groups without a name is refused: nothing could be negotiated."""
-        for key in ("suites", "groups"):
-            for value in ("", r"\s"):
-                mistake = self.mistake(f"[ktlsagent]\n{key}={value}\n")
-                self.assertEqual(mistake.expected, "at least one name")
-            for value in (";", ";;"):
-                mistake = self.mistake(f"[ktlsagent]\n{key}={value}\n")
-                self.assertEqual(mistake.expected, "a name before each ;")
-
-    def test_listMistakes(self) -> None:
-        """A gap, a repetition and an unknown name in one list are three mistakes."""
-        mistakes = self.mistakes("[ktlsagent]\ngroups=X25519;;zzz;X25519\n")
-        self.assertEqual(
-            [mistake.found for mistake in mistakes], ["nothing", "'X25519' 2 times", "'zzz'"]
-        )
-        self.assertEqual(mistakes[2].advice, f"known are {', '.join(GROUPS)}")
-
-    def test_groupsByOtherNames(self) -> None:
-        """The names that others have for a group lead to ours."""
-        for name, ours in (
-            ("prime256v1", "P-256"),
-            ("secp384r1", "P-384"),
-            ("p-521", "P-521"),
-            ("x25519", "X25519"),
-            ("SECP256R1MLKEM768", "SecP256r1MLKEM768"),
-        ):
-            mistake = self.mistake(f"[ktlsagent]\ngroups={name}\n")
-            self.assertEqual(mistake.advice, f"did you mean {ours}?")
 
 
 class LoadTests(SynchronousTestCase):
@@ -556,73 +509,9 @@ class LoadTests(SynchronousTestCase):
     def test_UTF8(self) -> None:
         """A path may have any letter in it."""
         self.current.write_bytes("[authenticate.client]\nx509.crl=/é\n".encode())
-        self.assertEqual(loadConfig(str(self.current)).client.crl, "/é")
+        self.assertEqual(loadConfig(str(self.current)).profiles[0].trust.crls, ("/é",))
 
     def test_mistakesOfTheText(self) -> None:
         """The mistakes in a file are those of its text."""
         self.current.write_text("[debug]\nloglevel=x\n")
         self.assertEqual(self.mistake(self.current).key, "loglevel")
-
-
-class SampleTests(SynchronousTestCase):
-    """Tests for the sample configuration in C{conf/}."""
-
-    def setUp(self) -> None:
-        """Read the sample."""
-        self.text = SAMPLE.read_text()
-
-    def uncomment(self, prefix: str) -> str:
-        """
-        Remove the comment signs before keys.
-
-        @param prefix: a pattern for how the keys begin.
-        @return: the sample without them.
-        """
-        return re.sub(rf"^#(?={prefix}[a-z0-9_.]*=)", "", self.text, flags=re.MULTILINE)
-
-    def test_unchanged(self) -> None:
-        """The sample as it is installed is the defaults."""
-        self.assertEqual(loadConfig(str(SAMPLE)), AgentConfig(path=str(SAMPLE)))
-
-    def test_defaults(self) -> None:
-        """The values shown as defaults are the defaults."""
-        text = self.uncomment("(?!x509)")
-        self.assertEqual(text.count("\nsuites=") + text.count("\ndelay_done="), 2)
-        self.assertEqual(parseConfig(text, None), AgentConfig())
-
-    def test_examples(self) -> None:
-        """
-        With the examples for keys without a default, nothing but these differs
-        from the defaults, and each is a path in one directory.
-        """
-        config = parseConfig(self.uncomment(""), None)
-        self.assertEqual(
-            config,
-            AgentConfig(
-                client=RoleConfig(
-                    truststore="/etc/ktlsagent/ca.pem",
-                    crl="/etc/ktlsagent/ca.crl",
-                    certificate="/etc/ktlsagent/client.pem",
-                    privateKey="/etc/ktlsagent/client.key",
-                ),
-                server=RoleConfig(
-                    truststore="/etc/ktlsagent/ca.pem",
-                    crl="/etc/ktlsagent/ca.crl",
-                    certificate="/etc/ktlsagent/server.pem",
-                    privateKey="/etc/ktlsagent/server.key",
-                ),
-                notices=config.notices,
-            ),
-        )
-        self.assertEqual(len(config.notices), 4)
-
-    def test_complete(self) -> None:
-        """
-        Every key of every section is in the sample: there is no advice for an
-        unknown key that names one that is missing.
-        """
-        for section in re.findall(r"^\[(.+)\]$", self.text, re.MULTILINE):
-            error = self.assertRaises(ConfigError, parseConfig, f"[{section}]\n@=1\n", None)
-            known = error.mistakes[0].advice.removeprefix("known are ").split(", ")
-            part = self.text.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
-            self.assertEqual(re.findall(r"^#([a-z0-9_.]+)=", part, re.MULTILINE), known)

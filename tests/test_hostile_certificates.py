@@ -10,7 +10,6 @@ from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import PeerRejected
-from ktlsagent.policy import judgeClient
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine, TLSParameters
@@ -52,7 +51,7 @@ class HostileCertificateTests(SynchronousTestCase):
         """
         store = certificates.authority().store()
         context = TLSContext(store=store, own=own, suites=tuple(CIPHER_SUITES), groups=())
-        return TLSEngine(TLSParameters(role, context, None, judgeClient))
+        return TLSEngine(TLSParameters(role, context, None, lambda _chain: None))
 
     def hostile(self, name: bytes) -> OwnCertificate:
         """
@@ -82,7 +81,7 @@ class HostileCertificateTests(SynchronousTestCase):
         for name in HOSTILE:
             context = TLSContext(role=Role.CLIENT, suites=("TLS_AES_128_GCM_SHA256",), groups=())
             client = TLSEngine(
-                TLSParameters(Role.CLIENT, context, None, judgeClient, preSharedKey=key)
+                TLSParameters(Role.CLIENT, context, None, lambda _chain: None, preSharedKey=key)
             )
             pair(client, self.engine(Role.SERVER, self.hostile(name)))
             assert client.error is not None

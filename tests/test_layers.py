@@ -55,25 +55,43 @@ LAYERS: dict[str, str] = {
     "tagfilters": "certificatetexts configvalues keyfile patterns presented rules",
     "tagfiles": "configvalues errors keyfile tagfilters",
     "tags": "errors tagfiles tagfilters",
-    "config": "errors keyfile protocols",
+    "configpeers": "authorisation configvalues keyfile profiles",
+    "configkeys": "configpeers configplaces configvalues errors keyfile profiles protocols",
+    "configprofiles": "authorisation configkeys errors keyfile profiles protocols",
+    "config": (
+        "configkeys configplaces configprofiles configvalues errors keyfile profiles protocols"
+    ),
     "interfaces": "protocols",
     "threadsteps": "errors interfaces",
     "tokenload": "errors pins protocols tokens",
     "latecontexts": "errors interfaces pins protocols threadsteps tokenload tokens",
     "names": "errors protocols",
     "peerrules": "errors profiles protocols",
-    "policy": "errors names protocols",
-    "credentials": "config errors policy protocols",
+    "contexts": "expiry inventory latecontexts profiles protocols tags",
+    "policy": "authorisation contexts errors names peerrules profiles protocols tags",
+    "parts": "contexts latecontexts owncertificates profiles protocols tokens",
+    "credentials": (
+        "authorisation config contexts crls errors expiry files inventory owncertificates parts "
+        "profiles protocols tags truststores"
+    ),
     "keys": "errors interfaces protocols",
     "keyrings": "errors interfaces ledger",
     "ktls": "errors interfaces protocols",
     "netlink": "errors interfaces protocols",
     "notify": "",
     "sockets": "errors protocols",
-    "report": "errors policy protocols sockets",
-    "request": ("errors interfaces keyrings keys ledger policy protocols report sockets stepqueue"),
+    "report": "errors policy profiles protocols",
+    "namespace": "",
+    "configured": (
+        "config contexts credentials errors expiry interfaces inventory latecontexts namespace "
+        "watch"
+    ),
+    "request": (
+        "configured contexts errors interfaces keyrings keys latecontexts ledger policy profiles "
+        "protocols report sockets stepqueue"
+    ),
     "service": (
-        "__init__ config credentials errors interfaces keyrings ktls ledger netlink policy "
+        "__init__ config configured errors interfaces keyrings ktls latecontexts ledger netlink "
         "protocols request stepqueue"
     ),
     "watch": "interfaces notify",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import ipaddress
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.authorisation import Access, parseRule
+from ktlsagent.contexts import ProfileContexts, ProfileSet
 from ktlsagent.errors import KeyUnusable, RequestRefused, RequestUnsupported
 from ktlsagent.keys import RequestKeys
+from ktlsagent.names import referenceName
 from ktlsagent.policy import (
     CLIENT_SECONDS,
     MARGIN_SECONDS,
@@ -19,8 +26,10 @@ from ktlsagent.policy import (
     RETRY_PAUSE_SECONDS,
     SERVER_SECONDS,
     SETTLE_SECONDS,
-    ContextSet,
+    Served,
     allowedSeconds,
+    askedOf,
+    choose,
     keyringsFor,
     modeName,
     pauseSeconds,
@@ -29,6 +38,7 @@ from ktlsagent.policy import (
     roleOf,
     settleSeconds,
 )
+from ktlsagent.profiles import Asked, Endpoint, Match, Profile, Trust
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSParameters
@@ -36,7 +46,9 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
+from ktlsagent.tags import TagSet, loadTags
 from tests.support import certificates
+from tests.support.certificates import Credentials
 from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.ktlstests import makeSessions
 
@@ -102,29 +114,52 @@ class SettleTests(SynchronousTestCase):
             self.assertEqual(settleSeconds(request), seconds)
 
 
-class PlanTests(SynchronousTestCase):
-    """Tests for L{plan}."""
+class ServedTestCase(SynchronousTestCase):
+    """
+    Tests with what requests are served with.
+
+    @ivar keys: the kernel's keys.
+    @ivar ring: the keyring that is linked for the request.
+    @ivar made: the certificates that contexts were made with.
+    @ivar clientContexts: what clients are served with.
+    @ivar serverContexts: what servers are served with.
+    @ivar tags: the session tags.
+    """
 
     def setUp(self) -> None:
         self.keys = FakeKeyrings()
         self.ring = self.keys.addKeyring("keys")
         self.keys.link(self.ring)
-        self.asked: list[OwnCertificate] = []
-        self.contexts = ContextSet(
+        self.made: list[OwnCertificate] = []
+        self.clientContexts = ProfileContexts(
+            Profile("authenticate.client", Match(roles=(Role.CLIENT,))),
             anonymousClient=self.context(own=False),
             client=self.context(own=True),
-            server=self.context(own=True),
             clientCertificate=certificates.server().own(),
             clientWith=self.clientWith,
-            preSharedKey={
-                (role, name): TLSContext(role=role, suites=[suite], groups=())
-                for role in Role
-                for name, suite in (
-                    (SHA256, "TLS_AES_128_GCM_SHA256"),
-                    (SHA384, "TLS_AES_256_GCM_SHA384"),
-                )
-            },
+            preSharedKey=self.keyContexts(Role.CLIENT),
         )
+        self.serverContexts = ProfileContexts(
+            Profile("authenticate.server", Match(roles=(Role.SERVER,))),
+            server=self.context(own=True),
+            preSharedKey=self.keyContexts(Role.SERVER),
+        )
+        self.tags = TagSet()
+
+    def keyContexts(self, role: Role) -> dict[str, TLSContext]:
+        """
+        Make the contexts for pre-shared keys.
+
+        @param role: our side.
+        @return: the contexts by hash.
+        """
+        return {
+            name: TLSContext(role=role, suites=[suite], groups=())
+            for name, suite in (
+                (SHA256, "TLS_AES_128_GCM_SHA256"),
+                (SHA384, "TLS_AES_256_GCM_SHA384"),
+            )
+        }
 
     def context(self, *, own: bool) -> TLSContext:
         """
@@ -143,13 +178,24 @@ class PlanTests(SynchronousTestCase):
         @return: the context.
         """
         if own is not None:
-            self.asked.append(own)
+            self.made.append(own)
         return TLSContext(
             store=certificates.authority().store(),
             own=() if own is None else (own,),
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )
+
+    def serve(self, request: HandshakeRequest, peer: Endpoint | None = None) -> Served:
+        """
+        Choose what a request is served by.
+
+        @param request: the request.
+        @param peer: where it comes from.
+        @return: what it is served by.
+        """
+        asked = askedOf(request, local=None, peer=peer, keyring=None, namespaces=frozenset())
+        return choose(asked, ProfileSet((self.clientContexts, self.serverContexts), tags=self.tags))
 
     def planAny(self, request: HandshakeRequest) -> TLSParameters | PreSharedKeyParameters:
         """
@@ -158,7 +204,7 @@ class PlanTests(SynchronousTestCase):
         @param request: the request.
         @return: how to run its handshake.
         """
-        return plan(request, self.contexts, RequestKeys(self.keys, (self.ring,)))
+        return plan(request, self.serve(request), RequestKeys(self.keys, (self.ring,)))
 
     def plan(self, request: HandshakeRequest) -> TLSParameters:
         """
@@ -171,12 +217,16 @@ class PlanTests(SynchronousTestCase):
         assert isinstance(found, TLSParameters)
         return found
 
+
+class PlanTests(ServedTestCase):
+    """Tests for L{plan}."""
+
     def test_client(self) -> None:
         """C{xprtsec=tls}: a client without a certificate, for the name of the mount."""
         found = self.plan(CLIENT)
         self.assertIsNone(found.refusal)
         self.assertIs(found.role, Role.CLIENT)
-        self.assertIs(found.context, self.contexts.anonymousClient)
+        self.assertIs(found.context, self.clientContexts.anonymousClient)
         self.assertEqual(found.serverName, "server.lab")
         self.assertIsNone(found.judge([certificates.server().certificate]))
         self.assertIsNotNone(found.judge([certificates.client().certificate]))
@@ -184,7 +234,7 @@ class PlanTests(SynchronousTestCase):
     def test_mutualClient(self) -> None:
         """C{xprtsec=mtls}: a client with its certificate."""
         found = self.plan(replace(MUTUAL_CLIENT, peerName=b"10.0.0.2"))
-        self.assertIs(found.context, self.contexts.client)
+        self.assertIs(found.context, self.clientContexts.client)
         self.assertIsNone(found.serverName)
         self.assertIsNone(found.judge([certificates.server().certificate]))
 
@@ -193,22 +243,22 @@ class PlanTests(SynchronousTestCase):
         found = self.plan(SERVER)
         self.assertIsNone(found.refusal)
         self.assertIs(found.role, Role.SERVER)
-        self.assertIs(found.context, self.contexts.server)
+        self.assertIs(found.context, self.serverContexts.server)
         self.assertIsNone(found.serverName)
         self.assertIsNone(found.judge([certificates.client().certificate]))
 
     def test_serverWithoutCertificate(self) -> None:
         """A server without a certificate has its refusal ready: its peer is owed an alert."""
-        self.contexts = replace(self.contexts, server=self.context(own=False))
+        self.serverContexts = replace(self.serverContexts, server=self.context(own=False))
         found = self.plan(SERVER)
-        self.assertIs(found.context, self.contexts.server)
+        self.assertIs(found.context, self.serverContexts.server)
         assert found.refusal is not None
         self.assertEqual(found.refusal.code, "no-certificate")
         self.assertIn("[authenticate.server]", found.refusal.reason)
 
     def test_clientWithoutCertificate(self) -> None:
         """C{xprtsec=mtls} without a certificate is refused; C{xprtsec=tls} needs none."""
-        self.contexts = replace(self.contexts, client=None)
+        self.clientContexts = replace(self.clientContexts, client=None)
         error = self.assertRaises(RequestRefused, self.plan, MUTUAL_CLIENT)
         self.assertEqual(error.code, "no-certificate")
         self.assertIn("[authenticate.client]", error.reason)
@@ -220,13 +270,15 @@ class PlanTests(SynchronousTestCase):
         content = own.certificate.public_bytes(serialization.Encoding.DER)
         certificate = self.keys.addKey(self.ring, b"certificate", content)
         key = self.keys.addKey(self.ring, b"key", own.keyPEM)
-        for configured in (self.contexts.clientCertificate, None):
-            self.contexts = replace(self.contexts, client=None, clientCertificate=configured)
+        for configured in (self.clientContexts.clientCertificate, None):
+            self.clientContexts = replace(
+                self.clientContexts, client=None, clientCertificate=configured
+            )
             found = self.plan(replace(MUTUAL_CLIENT, certificate=certificate, privateKey=key))
             self.assertTrue(found.context.hasCertificate)
             self.assertEqual(found.serverName, "server.lab")
             self.assertIsNotNone(found.judge([certificates.client().certificate]))
-            self.assertEqual(self.asked[-1].chain[0].to_cryptography(), own.certificate)
+            self.assertEqual(self.made[-1].chain[0].to_cryptography(), own.certificate)
 
     def test_halfAPair(self) -> None:
         """Either alone goes with the configured other, and has to belong to it."""
@@ -236,7 +288,9 @@ class PlanTests(SynchronousTestCase):
         key = self.keys.addKey(self.ring, b"key", configured.keyPEM)
         self.plan(replace(MUTUAL_CLIENT, certificate=certificate))
         self.plan(replace(MUTUAL_CLIENT, privateKey=key))
-        self.contexts = replace(self.contexts, clientCertificate=certificates.client().own())
+        self.clientContexts = replace(
+            self.clientContexts, clientCertificate=certificates.client().own()
+        )
         for request, words in (
             (
                 replace(MUTUAL_CLIENT, certificate=certificate),
@@ -280,7 +334,7 @@ class PlanTests(SynchronousTestCase):
             serial = self.keys.addKey(self.ring, b"client", payload)
             found = self.plan(replace(KEY_CLIENT, peerIdentities=(serial, 4711)))
             self.assertEqual(found.preSharedKey, PreSharedKey(b"client", payload, name, serial))
-            self.assertIs(found.context, self.contexts.preSharedKey[Role.CLIENT, name])
+            self.assertIs(found.context, self.clientContexts.preSharedKey[name])
             self.assertIs(found.role, Role.CLIENT)
             self.assertIsNone(found.serverName)
 
@@ -291,8 +345,7 @@ class PlanTests(SynchronousTestCase):
 
     def test_noSuite(self) -> None:
         """A key for whose hash there is no suite is refused by both."""
-        contexts = {(Role.SERVER, SHA256): self.contexts.server}
-        self.contexts = replace(self.contexts, preSharedKey=contexts)
+        self.clientContexts = replace(self.clientContexts, preSharedKey={})
         serial = self.keys.addKey(self.ring, b"client")
         request = replace(KEY_CLIENT, peerIdentities=(serial,))
         error = self.assertRaises(KeyUnusable, self.plan, request)
@@ -306,7 +359,7 @@ class PlanTests(SynchronousTestCase):
         assert isinstance(found, PreSharedKeyParameters)
         self.assertEqual(set(found.contexts), {SHA256, SHA384})
         for name, context in found.contexts.items():
-            self.assertIs(context, self.contexts.preSharedKey[Role.SERVER, name])
+            self.assertIs(context, self.serverContexts.preSharedKey[name])
         serial = self.keys.addKey(self.ring, b"client")
         self.assertEqual(found.lookUp([b"other", b"client"]).serial, serial)
 
@@ -323,19 +376,177 @@ class PlanTests(SynchronousTestCase):
         error = self.assertRaises(RequestRefused, self.plan, replace(CLIENT, peerName=b"a b"))
         self.assertEqual(error.code, "bad-name")
 
+    def test_profileWithoutContexts(self) -> None:
+        """A profile that cannot serve a request that it matches does not."""
+        bare = ProfileContexts(Profile("profile.bare"))
+        request = replace(MUTUAL_CLIENT, certificate=1, privateKey=2)
+        own = certificates.server()
+        content = own.certificate.public_bytes(serialization.Encoding.DER)
+        request = replace(
+            MUTUAL_CLIENT,
+            certificate=self.keys.addKey(self.ring, b"certificate", content),
+            privateKey=self.keys.addKey(self.ring, b"key", own.keyPEM),
+        )
+        for asked in (SERVER, CLIENT, request):
+            self.clientContexts = bare
+            error = self.assertRaises(RequestRefused, self.planAny, asked)
+            self.assertEqual(error.code, "no-profile")
+
+
+class ChooseTests(ServedTestCase):
+    """Tests for L{askedOf} and L{choose}."""
+
+    def test_whatIsKnown(self) -> None:
+        """All that a profile may ask for is in there."""
+        here, there = (Endpoint(ipaddress.ip_address("10.0.0.1"), port) for port in (2049, 700))
+        request = replace(MUTUAL_CLIENT, peerName="sch\xf6n.lab".encode())
+        asked = askedOf(
+            request, local=here, peer=there, keyring=".nfs", namespaces=frozenset({"blue"})
+        )
+        self.assertEqual(
+            asked,
+            Asked(
+                Role.CLIENT,
+                AuthMode.X509,
+                here,
+                there,
+                "sch\xf6n.lab",
+                ".nfs",
+                frozenset({"blue"}),
+            ),
+        )
+        nameless = askedOf(SERVER, local=None, peer=None, keyring=None, namespaces=frozenset())
+        self.assertEqual(nameless, Asked(Role.SERVER, AuthMode.X509))
+
     def test_unsupported(self) -> None:
-        """Every other combination is refused, by its numbers and names."""
+        """Every other combination of role and mode is refused, by its numbers and names."""
         supported = {(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)}
         for messageType in range(4):
             for authMode in range(5):
                 if (messageType, authMode) not in supported:
                     request = replace(CLIENT, messageType=messageType, authMode=authMode)
-                    error = self.assertRaises(RequestUnsupported, self.plan, request)
+                    error = self.assertRaises(RequestUnsupported, self.serve, request)
                     self.assertEqual(error.code, "unsupported-mode")
                     self.assertIn(
                         f"found message type {messageType} with mode {modeName(request)}",
                         error.reason,
                     )
+
+    def test_profile(self) -> None:
+        """The first profile that matches serves the request."""
+        self.assertIs(self.serve(CLIENT).contexts, self.clientContexts)
+        self.assertIs(self.serve(SERVER).contexts, self.serverContexts)
+
+    def test_none(self) -> None:
+        """Without a profile that matches there is a refusal."""
+        self.serverContexts = self.clientContexts
+        error = self.assertRaises(RequestRefused, self.serve, SERVER)
+        self.assertEqual(error.code, "no-profile")
+        self.assertIn("of a server with mode x509", error.reason)
+
+
+class JudgeTests(ServedTestCase):
+    """Tests for L{Served.judge} and L{Served.tags}."""
+
+    def judge(
+        self,
+        request: HandshakeRequest,
+        shown: Credentials,
+        peer: str | None = None,
+        **settings: Any,
+    ) -> str | None:
+        """
+        Judge a peer whose chain is good.
+
+        @param request: the request.
+        @param shown: the peer's certificate.
+        @param peer: its address.
+        @param settings: what the profile says.
+        @return: the code of the refusal, if it is refused.
+        """
+        self.clientContexts, self.serverContexts = (
+            replace(contexts, profile=replace(contexts.profile, **settings))
+            for contexts in (self.clientContexts, self.serverContexts)
+        )
+        endpoint = None if peer is None else Endpoint(ipaddress.ip_address(peer), 700)
+        reference = None if request.peerName is None else referenceName(request.peerName)
+        chain = (shown.certificate, certificates.authority().certificate)
+        refusal = self.serve(request, endpoint).judge(reference)(chain)
+        return None if refusal is None else refusal.code
+
+    def test_name(self) -> None:
+        """A server's certificate has to be for the name, a client's need not."""
+        self.assertIsNone(self.judge(CLIENT, certificates.server()))
+        self.assertEqual(self.judge(CLIENT, certificates.client()), "name-mismatch")
+        self.assertIsNone(self.judge(SERVER, certificates.client()))
+
+    def test_chain(self) -> None:
+        """The profile's rules on chains hold, before the name is looked at."""
+        pinned = Trust(pins=frozenset({b"p" * 32}))
+        for request in (CLIENT, SERVER):
+            self.assertEqual(
+                self.judge(request, certificates.client(), trust=pinned), "pin-mismatch"
+            )
+
+    def test_pinsAlone(self) -> None:
+        """Where pins decide alone the name is not looked at."""
+        client = certificates.client()
+        pin = hashlib.sha256(
+            client.key.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        ).digest()
+        for stores, code in (((), None), (("system",), "name-mismatch")):
+            trust = Trust(stores=stores, pins=frozenset({pin}))
+            self.assertEqual(self.judge(CLIENT, client, trust=trust), code)
+
+    def test_access(self) -> None:
+        """The profile's rules on who may come in are asked last, with the peer's address."""
+        access = Access(deny=(parseRule("dns:client.lab"),))
+        self.assertEqual(self.judge(SERVER, certificates.client(), access=access), "denied")
+        access = Access(addressInCertificate=True)
+        shown = certificates.server()
+        self.assertIsNone(self.judge(SERVER, shown, "10.0.0.2", access=access))
+        for peer in ("10.0.0.3", None):
+            self.assertEqual(self.judge(SERVER, shown, peer, access=access), "address-mismatch")
+
+    def test_tagRules(self) -> None:
+        """A rule may be about a tag, also one that the profile does not give."""
+        self.tags = self.tagSet()
+        access = Access(allow=(parseRule("tag:lab"),))
+        self.assertIsNone(self.judge(SERVER, certificates.client(), access=access, tags=()))
+        access = Access(allow=(parseRule("tag:other"),))
+        self.assertEqual(self.judge(SERVER, certificates.client(), access=access), "not-allowed")
+
+    def test_tags(self) -> None:
+        """A profile gives all tags that match, or those that it lists."""
+        self.tags = self.tagSet()
+        certificate = certificates.client().certificate
+        self.assertEqual(self.serve(SERVER).tags(certificate), ["ca", "lab"])
+        for given, expected in ((("lab", "other"), ["lab"]), ((), [])):
+            self.judge(SERVER, certificates.client(), tags=given)
+            self.assertEqual(self.serve(SERVER).tags(certificate), expected)
+        self.assertEqual(self.serve(SERVER).tags(None), [])
+
+    def tagSet(self) -> TagSet:
+        """
+        Load some tags.
+
+        @return: the tags.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "tags.yml").write_text(
+            "filters:\n"
+            "  client: {type: x509.tbs.subject, pattern: 'CN=*.lab'}\n"
+            "  issuer: {type: x509.tbs.issuer, pattern: '*Lab CA*'}\n"
+            "  nobody: {type: x509.tbs.subject, pattern: 'CN=nobody'}\n"
+            "tags:\n"
+            "  lab: {filter: [client]}\n"
+            "  ca: {filter: [issuer, not nobody]}\n"
+            "  other: {filter: [nobody]}\n"
+        )
+        return loadTags(str(folder))
 
 
 class KeyringsForTests(SynchronousTestCase):
@@ -349,9 +560,7 @@ class KeyringsForTests(SynchronousTestCase):
         @param more: the configured keyrings.
         @return: their names.
         """
-        context = TLSContext(suites=tuple(CIPHER_SUITES), groups=())
-        contexts = ContextSet(context, None, context, None, lambda _own: context, {}, more)
-        return list(keyringsFor(request, contexts))
+        return list(keyringsFor(request, more))
 
     def test_noKeys(self) -> None:
         """A request that needs no keys needs no keyring."""

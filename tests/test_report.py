@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import shlex
-import socket
-import struct
 from dataclasses import replace
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.address import IPv6Address
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ktlsagent.errors import DeadlineExpired, PeerAlert, PeerRejected, SessionUnusable
-from ktlsagent.policy import judgeClient
+from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine, TLSParameters
@@ -27,21 +25,12 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
 from ktlsagent.report import Report, _quoted
-from ktlsagent.sockets import UpcallTransport
 from tests.support import certificates
-from tests.support.ktlstests import connectedPair, makeSessions
+from tests.support.ktlstests import makeSessions
 from tests.support.properties import patient
-from tests.support.reactor import TurnReactor
 
 CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
 SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
-
-
-class _IPv6Transport(UpcallTransport):
-    """Its peer has an IPv6 address, on any machine."""
-
-    def getPeer(self) -> IPv6Address:
-        return IPv6Address("TCP", "fd00::2", 2049)
 
 
 @implementer(ILogObserver)
@@ -70,7 +59,7 @@ class _ReportTestCase(SynchronousTestCase):
             suites=tuple(CIPHER_SUITES),
             groups=(),
         )
-        return TLSEngine(TLSParameters(Role.CLIENT, context, None, judgeClient))
+        return TLSEngine(TLSParameters(Role.CLIENT, context, None, lambda _chain: None))
 
     def write(self, report: Report, status: int) -> dict[str, str]:
         """
@@ -92,26 +81,19 @@ class _ReportTestCase(SynchronousTestCase):
 class ReportTests(_ReportTestCase):
     """Tests for L{Report}."""
 
-    def connected(self, transport: type[UpcallTransport], *, gone: bool = False) -> dict[str, str]:
+    def peer(self, address: str | None) -> str:
         """
-        Report on a request whose socket is known.
+        Report on a request whose peer is known or not.
 
-        @param transport: the transport's class.
-        @param gone: whether the peer is gone already.
-        @return: the fields.
+        @param address: the peer's address.
+        @return: the field of the peer.
         """
-        near, far = connectedPair()
-        with near, far:
-            self.port = far.getsockname()[1]
-            adopted = transport(TurnReactor(), near.detach())
-            if gone:
-                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                far.close()
-            report = Report(CLIENT, 100)
-            report.connected(adopted)
-            adopted.close()
+        self.events.clear()
+        report = Report(CLIENT, 100)
+        if address is not None:
+            report.peer = Endpoint(ipaddress.ip_address(address), 2049)
         report.failed(DeadlineExpired("deadline", "a test"))
-        return self.write(report, errno.ETIMEDOUT)
+        return self.write(report, errno.ETIMEDOUT)["peer"]
 
     def session(self, certificate: x509.Certificate | None, group: str | None) -> dict[str, str]:
         """
@@ -135,6 +117,7 @@ class ReportTests(_ReportTestCase):
             self.session(server.certificate, "X25519MLKEM768"),
             {
                 "role": "client",
+                "profile": "-",
                 "peer": "-",
                 "name": "server.lab",
                 "mode": "unauth",
@@ -207,6 +190,7 @@ class ReportTests(_ReportTestCase):
             {
                 "code": "certificate-expired",
                 "role": "server",
+                "profile": "-",
                 "peer": "-",
                 "name": "-",
                 "mode": "x509",
@@ -254,17 +238,26 @@ class ReportTests(_ReportTestCase):
         self.assertEqual(fields["status"], "4095")
 
     def test_peer(self) -> None:
-        """The peer is its address and port, as they are written in URLs."""
-        fields = self.connected(UpcallTransport)
-        self.assertEqual(fields["peer"], f"127.0.0.1:{self.port}")
+        """The peer is its address and port, as they are written in URLs, if it is known."""
+        self.assertEqual(self.peer("127.0.0.1"), "127.0.0.1:2049")
+        self.assertEqual(self.peer("fd00::2"), "[fd00::2]:2049")
+        self.assertEqual(self.peer(None), "-")
 
-    def test_peerIPv6(self) -> None:
-        """An IPv6 address has brackets."""
-        self.assertEqual(self.connected(_IPv6Transport)["peer"], "[fd00::2]:2049")
-
-    def test_peerGone(self) -> None:
-        """A peer that is gone has no address, and that is no error."""
-        self.assertEqual(self.connected(UpcallTransport, gone=True)["peer"], "-")
+    def test_profile(self) -> None:
+        """The profile is named, and so are session tags and ALPN if there are any."""
+        session, _other = makeSessions(CIPHER_SUITES["TLS_AES_256_GCM_SHA384"])
+        report = Report(SERVER, 100)
+        report.session = session
+        report.profile = "profile.blue"
+        fields = self.write(report, 0)
+        self.assertEqual(fields["profile"], "profile.blue")
+        self.assertNotIn("tags", fields)
+        self.assertNotIn("alpn", fields)
+        self.events.clear()
+        report.tags = ["engineering", "lab"]
+        report.session = replace(session, alpn="sunrpc")
+        fields = self.write(report, 0)
+        self.assertEqual((fields["tags"], fields["alpn"]), ("engineering,lab", "sunrpc"))
 
     def test_notes(self) -> None:
         """What went wrong beside the handshake stands at the end, also of a success."""
@@ -321,7 +314,7 @@ class HostileFieldsTests(_ReportTestCase):
         fields = self.write(report, errno.EACCES)
         self.assertEqual(fields["status"], "EACCES")
         self.assertEqual(fields["code"], "unknown-ca")
-        self.assertEqual(len(fields), 12)
+        self.assertEqual(len(fields), 13)
         return fields["subject"]
 
     def test_subjects(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import ipaddress
 import os
 import socket
 import ssl
@@ -12,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
+from OpenSSL import crypto
 from twisted.logger import LogEvent, eventAsText
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.errors import SessionUnusable
+from ktlsagent.authorisation import Access, parseRule
+from ktlsagent.config import AgentConfig
+from ktlsagent.errors import SessionUnusable, TokenFailed
+from ktlsagent.latecontexts import Tokens
 from ktlsagent.policy import PEER_AUTHENTICATED
+from ktlsagent.profiles import Match, Trust
 from ktlsagent.protocols.cryptoinfo import packCryptoInfo
+from ktlsagent.protocols.session import Role
+from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.agent import (
     AgentTestCase,
@@ -886,3 +896,184 @@ class SecrecyTests(AgentTestCase):
     @staticmethod
     def _render(event: LogEvent) -> str:
         return (eventAsText(event) or "") + repr(sorted(event.items(), key=lambda item: item[0]))
+
+
+class ProfileTests(AgentTestCase):
+    """Requests are served by the first profile that matches them."""
+
+    def serveBy(self, shown: Credentials | None, **settings: Any) -> tuple[FakeUpcall, LogEvent]:
+        """
+        Serve a client by a profile of its own.
+
+        @param shown: the client's certificate, if it shows one.
+        @param settings: what the profile says.
+        @return: the request and the event of its handshake.
+        """
+        loopback = Match((Role.SERVER,), peer=(ipaddress.ip_network("127.0.0.0/8"),))
+        profile = self.profile(
+            "profile.near", Role.SERVER, certificates.server(), match=loopback, **settings
+        )
+        self.start(self.configuration(None, None, profile))
+        upcall, client = self.serve(shown)
+        self.run_(client)
+        (event,) = self.handshakes()
+        self.assertEqual(event["profile"], "profile.near")
+        return upcall, event
+
+    def trusting(self, authority: certificates.CertificateAuthority) -> Trust:
+        """
+        Trust a CA.
+
+        @param authority: the CA.
+        @return: what a profile says.
+        """
+        path = self.folder / "trusted.pem"
+        path.write_bytes(authority.certificatePEM)
+        return Trust((str(path),))
+
+    def test_trust(self) -> None:
+        """A profile's trust is its own."""
+        trust = self.trusting(certificates.otherAuthority())
+        upcall, _event = self.serveBy(certificates.ofOtherAuthority(), trust=trust)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (PEER_AUTHENTICATED,)))
+
+    def test_noTrust(self) -> None:
+        """What other profiles trust does not count."""
+        trust = self.trusting(certificates.otherAuthority())
+        upcall, event = self.serveBy(certificates.client(), trust=trust)
+        self.assertEqual((upcall.status, event["code"]), (errno.EACCES, "unknown-ca"))
+
+    def test_default(self) -> None:
+        """Requests that no profile matches are served by the one of their role."""
+        elsewhere = Match((Role.SERVER,), peer=(ipaddress.ip_network("192.0.2.0/24"),))
+        self.start(
+            self.configuration(
+                certificates.server(),
+                certificates.client(),
+                self.profile("profile.far", Role.SERVER, None, match=elsewhere),
+            )
+        )
+        self.run_(self.serve()[1])
+        self.run_(self.connect(certificates.server())[1])
+        names = [event["profile"] for event in self.handshakes()]
+        self.assertEqual(names, ["authenticate.server", "authenticate.client"])
+
+    def test_denied(self) -> None:
+        """A client that a rule denies is refused, whatever its chain."""
+        access = Access(deny=(parseRule("dns:client.lab"),))
+        upcall, event = self.serveBy(certificates.client(), access=access)
+        self.assertEqual((upcall.status, event["code"]), (errno.EACCES, "denied"))
+        self.assertIn("dns:client.lab", event["reason"])
+
+    def test_allowed(self) -> None:
+        """A client that a rule allows is served."""
+        access = Access(allow=(parseRule("dns:client.lab"),))
+        upcall, _event = self.serveBy(certificates.client(), access=access)
+        self.assertEqual(upcall.status, 0)
+
+    def test_anonymous(self) -> None:
+        """Where there are rules on who may come in, nobody comes without a certificate."""
+        access = Access(allow=(parseRule("dns:client.lab"),))
+        upcall, event = self.serveBy(None, access=access)
+        self.assertEqual((upcall.status, event["code"]), (errno.EACCES, "certificate-required"))
+        self.assertEqual(event["alert_sent"], "certificate_required")
+
+    def test_pin(self) -> None:
+        """A pin alone may decide: of a certificate that nobody has signed."""
+        shown = certificates.selfSigned()
+        spki = shown.key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        trust = Trust((), pins=frozenset({hashlib.sha256(spki).digest()}))
+        upcall, _event = self.serveBy(shown, trust=trust)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (0, (PEER_AUTHENTICATED,)))
+
+    def test_otherPin(self) -> None:
+        """Another key than the pinned one is refused."""
+        trust = Trust((), pins=frozenset({bytes(32)}))
+        upcall, event = self.serveBy(certificates.client(), trust=trust)
+        self.assertEqual((upcall.status, event["code"]), (errno.EACCES, "pin-mismatch"))
+
+    def test_tags(self) -> None:
+        """Session tags are logged, and told to a kernel that takes them."""
+        folder = self.folder / "tags.d"
+        folder.mkdir()
+        (folder / "lab.yml").write_text(
+            "filters: {lab: {type: x509.tbs.subject, pattern: 'CN=*.lab'}}\n"
+            "tags: {lab: {filter: [lab]}, everybody-else: {filter: [not lab]}}\n"
+        )
+        self.kernel.takeTags()
+        upcall, event = self.serveBy(certificates.client())
+        self.assertEqual(event["tags"], "lab")
+        self.assertEqual(upcall.tags, ("lab",))
+
+    def test_tooManyTags(self) -> None:
+        """Tags that the kernel cannot be given are noted."""
+        folder = self.folder / "tags.d"
+        folder.mkdir()
+        tags = "".join(f"  tag{number:02}: {{filter: [lab]}}\n" for number in range(66))
+        (folder / "lab.yml").write_text(
+            f"filters: {{lab: {{type: x509.tbs.subject, pattern: 'CN=*.lab'}}}}\ntags:\n{tags}"
+        )
+        self.kernel.takeTags()
+        upcall, event = self.serveBy(certificates.client())
+        self.assertEqual(len(upcall.tags), 64)
+        self.assertIn("tag64, tag65", event["note"])
+
+    def test_keyInToken(self) -> None:
+        """A key in a token is waited for, and signs in a thread."""
+        self.start(self.keyInToken(), tokens=Tokens(self.reactor, self.load, self.pool))
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertTrue(client.done)
+        self.assertEqual(upcall.status, 0)
+        self.assertEqual(self.loads, 1)
+
+    def test_tokenIsGone(self) -> None:
+        """A token that is not there is the reason, and the next handshake looks again."""
+        self.missing = True
+        self.start(self.keyInToken(), tokens=Tokens(self.reactor, self.load, self.pool))
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+        self.assertEqual(self.handshakes()[-1]["code"], "token-unavailable")
+        self.missing = False
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def keyInToken(self) -> AgentConfig:
+        """
+        Write a configuration whose server's key is in a token.
+
+        @return: the configuration.
+        """
+        self.loads = 0
+        config = self.configuration(certificates.server())
+        key = self.folder / "authenticate.server.key"
+        lines = ("-----BEGIN TSS2 PRIVATE KEY-----", "AAAA", "-----END TSS2 PRIVATE KEY-----", "")
+        key.write_text("\n".join(lines))
+        return config
+
+    missing = False
+
+    def load(self, _key: TokenKey) -> crypto.PKey:
+        """
+        Load the key that is in the token.
+
+        @param _key: the key's name.
+        @return: the key.
+        """
+        self.loads += 1
+        if self.missing:
+            raise TokenFailed("token-unavailable", "expected a token, found none")
+        return certificates.server().own().key
+
+    def pool(self, _name: str) -> ThreadPool:
+        """
+        Make threads.
+
+        @param _name: whom they wait for.
+        @return: the reactor's.
+        """
+        return self.reactor.threadPool

@@ -11,8 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import eventAsText
 from twisted.python.failure import Failure
 
-from ktlsagent.config import AgentConfig, RoleConfig
+from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
+from ktlsagent.profiles import Match, Profile, Trust
+from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
@@ -47,8 +49,8 @@ class StartTests(ServiceTestCase):
     def test_saysWhatIsConfigured(self) -> None:
         """The files of both roles and all notices are logged."""
         self.start(self.configuration(certificates.server(), notices=("a notice",)))
-        self.assertEqual(len(self.said("trust store")), 2)
-        self.assertEqual(len(self.said("certificate none")), 1)
+        self.assertEqual(len(self.said("profile authenticate.")), 2)
+        self.assertEqual(len(self.said("certificates none")), 1)
         self.assertEqual(len(self.said("a notice")), 1)
 
     def test_takesWhatIsPending(self) -> None:
@@ -80,7 +82,9 @@ class StartTests(ServiceTestCase):
 
     def test_badConfiguration(self) -> None:
         """Files that are missing are a reason not to start."""
-        config = AgentConfig(client=RoleConfig(truststore="/missing"))
+        config = AgentConfig(
+            profiles=(Profile("broken", Match(roles=(Role.CLIENT,)), Trust(("/missing",))),)
+        )
         error = self.assertRaises(ConfigError, self.agent(config).startService)
         self.assertIn("/missing", str(error))
         self.assertEqual(self.kernel.sockets, [])
@@ -114,11 +118,6 @@ class StartTests(ServiceTestCase):
         """Without seams the agent is that of the running kernel; nothing is opened yet."""
         agent = AgentService(self.reactor, AgentConfig())
         self.assertFalse(agent.running)
-        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self._same(agent))), None)
-
-    async def _same(self, agent: AgentService) -> None:
-        """Reading again without a function gives the same configuration."""
-        self.assertEqual(agent._reread(), AgentConfig())
 
 
 class DrainTests(ServiceTestCase):
@@ -281,7 +280,7 @@ class ReloadTests(ServiceTestCase):
     def test_mistakeKeepsTheOld(self) -> None:
         """A reload with a mistake is refused with the reason; the old files stay in use."""
         agent = self.start(self.configuration(certificates.server()))
-        (self.folder / "server.key").chmod(0o644)
+        (self.folder / "authenticate.server.key").chmod(0o644)
         done = Deferred.fromCoroutine(agent.reload())
         self.reactor.settle()
         self.assertFalse(self.successResultOf(done))

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from twisted.application.service import IServiceMaker
-from twisted.internet.defer import succeed
 from twisted.logger import eventAsText
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
@@ -137,7 +136,7 @@ class ProgramTests(AgentTestCase):
         """A bug in a reload is logged, and the agent lives on."""
         program, _reactor = self.program()
         program.startService()
-        program._agent._reread = lambda: succeed(1)  # type: ignore[assignment,return-value]
+        program._agent._configured._reread = lambda: 1  # type: ignore[assignment]
         program._reload()
         self.reactor.settle()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)

@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.config import AgentConfig, RoleConfig
+from ktlsagent.config import AgentConfig
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.policy import SETTLE_SECONDS
+from ktlsagent.profiles import CertificateFiles, Match, Own, Profile, Trust
+from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.certificates import Credentials
@@ -179,7 +181,7 @@ class AgentTestCase(SynchronousTestCase):
         observer = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.folder = Path(self.mktemp())
+        self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         self.agents: list[AgentService] = []
         self.addCleanup(self._closeTheBooks)
@@ -188,6 +190,7 @@ class AgentTestCase(SynchronousTestCase):
         self,
         server: Credentials | None = None,
         client: Credentials | None = None,
+        *profiles: Profile,
         **settings: Any,
     ) -> AgentConfig:
         """
@@ -195,22 +198,44 @@ class AgentTestCase(SynchronousTestCase):
 
         @param server: the certificate for the server's role.
         @param client: the certificate for the client's role.
+        @param profiles: profiles that come before those of the two roles.
         @param settings: other attributes of the configuration.
         @return: the configuration, which trusts the usual CA.
         """
+        return AgentConfig(
+            profiles=(
+                *profiles,
+                self.profile("authenticate.client", Role.CLIENT, client),
+                self.profile("authenticate.server", Role.SERVER, server),
+            ),
+            tagDirectory=str(self.folder / "tags.d"),
+            **settings,
+        )
+
+    def profile(
+        self, name: str, role: Role, credentials: Credentials | None, **settings: Any
+    ) -> Profile:
+        """
+        Write the files of a profile.
+
+        @param name: its name.
+        @param role: the role that it is for.
+        @param credentials: its certificate, if it has one.
+        @param settings: attributes that are not the default ones.
+        @return: the profile, which trusts the usual CA.
+        """
         trust = self.folder / "ca.pem"
-        trust.write_bytes(certificates.authority().certificatePEM)
-        roles = {}
-        for name, credentials in (("server", server), ("client", client)):
-            paths = {}
-            if credentials is not None:
-                certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-                certificate.write_bytes(credentials.certificatePEM)
-                key.write_bytes(credentials.keyPEM)
-                key.chmod(0o600)
-                paths = {"certificate": str(certificate), "privateKey": str(key)}
-            roles[name] = RoleConfig(truststore=str(trust), **paths)
-        return AgentConfig(server=roles["server"], client=roles["client"], **settings)
+        if not trust.exists():
+            trust.write_bytes(certificates.authority().certificatePEM)
+        own = Own()
+        if credentials is not None:
+            certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+            certificate.write_bytes(credentials.certificatePEM)
+            key.write_bytes(credentials.keyPEM)
+            key.chmod(0o600)
+            own = Own((CertificateFiles(str(certificate), str(key)),))
+        given = {"match": Match(roles=(role,)), "trust": Trust((str(trust),)), "own": own}
+        return Profile(name, **{**given, **settings})
 
     def start(self, config: AgentConfig | None = None, **arguments: Any) -> AgentService:
         """

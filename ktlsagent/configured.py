@@ -1,0 +1,175 @@
+"""
+The configuration in use and what was made of its files: read at the start,
+replaced as a whole or not at all when something changes, and watched for what
+runs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ktlsagent.config import AgentConfig
+from ktlsagent.contexts import ProfileSet
+from ktlsagent.credentials import loadProfiles
+from ktlsagent.errors import ConfigError
+from ktlsagent.expiry import warnings
+from ktlsagent.interfaces import IAgentReactor
+from ktlsagent.inventory import delta
+from ktlsagent.latecontexts import Tokens
+from ktlsagent.namespace import namespaceNames
+from ktlsagent.watch import FileWatch
+
+_DAY_SECONDS = 24 * 60 * 60.0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Configured:
+    """
+    What requests are served with, kept up to date.
+
+    @ivar config: the configuration in use.
+    @ivar profiles: what was made of its files.
+    @ivar namespaces: the names of our network namespace.
+    """
+
+    log = Logger()
+    config: AgentConfig
+    profiles: ProfileSet
+
+    def __init__(
+        self,
+        reactor: IAgentReactor,
+        config: AgentConfig,
+        tokens: Tokens,
+        reread: Callable[[], AgentConfig] | None = None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        """
+        @param reactor: gives time, and threads to read files in.
+        @param config: the configuration to begin with.
+        @param tokens: the tokens with keys of ours.
+        @param reread: reads the configuration again, for L{reload}; called in
+            a thread.  Without it the same configuration's files are read again.
+        @param now: the time of day.
+        """
+        self.config = config
+        self.namespaces: frozenset[str] = frozenset()
+        self._reactor = reactor
+        self._tokens = tokens
+        self._reread = reread
+        self._now = now
+        self._suites: frozenset[str] = frozenset()
+        self._lock = DeferredLock()
+        self._watch = FileWatch(reactor, self._filesChanged)
+        self._daily = LoopingCall(self._warn)
+        self._daily.clock = reactor
+
+    def load(self, suites: frozenset[str]) -> None:
+        """
+        Read everything for the first time.
+
+        @param suites: the cipher suites that the running kernel takes.
+        @raise ConfigError: with all mistakes, if anything is missing or wrong.
+        """
+        self._suites = suites
+        self.namespaces = namespaceNames()
+        self.profiles = loadProfiles(self.config, suites)
+
+    def start(self) -> None:
+        """Say what is in use, begin to watch it, and wake the tokens that it needs."""
+        self._say()
+        self._tokens.begin(self.profiles.late())
+        self._watch.watch(self.profiles.paths)
+        self._daily.start(_DAY_SECONDS)
+
+    def stop(self) -> None:
+        """Watch nothing any more."""
+        self._watch.stop()
+        if self._daily.running:
+            self._daily.stop()
+
+    async def reload(self) -> bool:
+        """
+        Read the configuration and all its files again, and use them for the
+        requests to come; or, if anything in them is wrong, go on as before.
+
+        @return: whether what was read is in use.
+        """
+        return await self._replace("reload", self._reread)
+
+    def _filesChanged(self) -> None:
+        """Files have changed on disk.  The configuration is not read: an edit may be under way."""
+        self.log.info("files of the configuration have changed: reading them again")
+        Deferred.fromCoroutine(self._replace("change of files", None)).addErrback(self._failed)
+
+    async def _replace(self, occasion: str, reread: Callable[[], AgentConfig] | None) -> bool:
+        """Read all in a thread (files may be slow), and swap it for what is in use."""
+        try:
+            # One after the other, so that the last one asked for is in use.
+            config, profiles, namespaces = await self._lock.run(
+                deferToThreadPool,
+                self._reactor,
+                self._reactor.getThreadPool(),
+                lambda: self._read(reread),
+            )
+        except ConfigError as error:
+            self.log.error(
+                "{occasion} refused, what was read before stays in use until the next change or "
+                "reload:\n{reason}",
+                occasion=occasion,
+                reason=str(error),
+            )
+            return False
+        changes = delta(self.profiles.inventory, profiles.inventory)
+        self.config, self.profiles, self.namespaces = config, profiles, namespaces
+        for change in changes or ("no certificate and no CRL is another one",):
+            self.log.info("{occasion}: {change}", occasion=occasion, change=change)
+        if reread is not None:
+            self._say()
+        if self._daily.running:
+            self._warn()
+            self._tokens.begin(profiles.late())
+        else:
+            # Stopped meanwhile.
+            self._watch.stop()
+        return True
+
+    def _read(
+        self, reread: Callable[[], AgentConfig] | None
+    ) -> tuple[AgentConfig, ProfileSet, frozenset[str]]:
+        config = self.config if reread is None else reread()
+        profiles = loadProfiles(config, self._suites)
+        self._watch.watch(profiles.paths)
+        return config, profiles, namespaceNames()
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("This is a bug in ktlsagent", failure=failure)
+
+    def _warn(self) -> None:
+        """Say what has run out, or will soon."""
+        for sentence in warnings(self.profiles.expiries, self._now()):
+            self.log.warn("{sentence}", sentence=sentence)
+
+    def _say(self) -> None:
+        for notice in (*self.config.notices, *self.profiles.notices):
+            self.log.warn("{notice}", notice=notice)
+        for profile in self.config.profiles:
+            self.log.info(
+                "profile {profile} ({role}): trust {stores}, certificates {certificates}",
+                profile=profile.name,
+                role=", ".join(role.value for role in profile.match.roles),
+                stores=", ".join(profile.trust.stores) or "by pins only",
+                certificates=", ".join(own.certificate for own in profile.own.certificates)
+                or "none",
+            )
+        self.log.info("configuration {path}", path=self.config.path or "none (defaults)")

@@ -1,0 +1,180 @@
+"""Tests for L{ktlsagent.configured}."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from twisted.internet.defer import Deferred
+from twisted.logger import eventAsText
+
+from ktlsagent.configured import Configured
+from ktlsagent.errors import ConfigError
+from ktlsagent.latecontexts import Tokens
+from ktlsagent.profiles import Match, Profile, Trust
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
+from ktlsagent.protocols.session import Role
+from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
+from tests.support import certificates
+from tests.support.agent import AgentTestCase
+
+
+class ConfiguredTests(AgentTestCase):
+    """
+    Tests for L{Configured}.
+
+    @ivar now: the time of day.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = datetime.now(UTC)
+
+    def configured(self, *profiles: Profile, **arguments: object) -> Configured:
+        """
+        Put a configuration to use.
+
+        @param profiles: profiles before the default ones.
+        @param arguments: for the constructor.
+        @return: what is in use.
+        """
+        config = self.configuration(certificates.server(), None, *profiles)
+        configured = Configured(
+            self.reactor,
+            config,
+            Tokens(self.reactor),
+            now=lambda: self.now,
+            **arguments,  # type: ignore[arg-type]
+        )
+        configured.load(frozenset(CIPHER_SUITES))
+        configured.start()
+        self.addCleanup(configured.stop)
+        self.reactor.settle()
+        return configured
+
+    def reload(self, configured: Configured) -> bool:
+        """
+        Reload.
+
+        @param configured: what is in use.
+        @return: whether what was read is in use.
+        """
+        done = Deferred.fromCoroutine(configured.reload())
+        self.reactor.settle()
+        return self.successResultOf(done)
+
+    def said(self, part: str) -> list[str]:
+        """
+        Find what was logged.
+
+        @param part: a part of the text.
+        @return: the texts with that part.
+        """
+        return [text for event in self.events if part in (text := eventAsText(event) or "")]
+
+    def test_saysWhatIsInUse(self) -> None:
+        """Each profile is named with what it trusts and shows, and so is the file."""
+        self.configured(
+            Profile(
+                "profile.pins",
+                Match(roles=(Role.CLIENT,), names=("pinned.lab",)),
+                Trust((), pins=frozenset({b"p" * 32})),
+            )
+        )
+        (line,) = self.said("profile profile.pins")
+        self.assertIn("trust by pins only, certificates none", line)
+        (line,) = self.said("profile authenticate.server (server)")
+        self.assertIn("ca.pem, certificates ", line)
+        self.assertEqual(len(self.said("configuration none (defaults)")), 1)
+
+    def test_mistakesAtTheStart(self) -> None:
+        """What is wrong at the start is raised, not logged."""
+        configured = Configured(
+            self.reactor,
+            self.configuration(
+                None, None, Profile("broken", Match(roles=(Role.CLIENT,)), Trust(("/no",)))
+            ),
+            Tokens(self.reactor),
+        )
+        error = self.assertRaises(ConfigError, configured.load, frozenset(CIPHER_SUITES))
+        self.assertIn("/no", str(error))
+
+    def test_reloadReadsTheConfigurationAgain(self) -> None:
+        """A reload takes the configuration up, and says what it is."""
+        again = [self.configuration(None, None, debugLevel=1)]
+        configured = self.configured(reread=again.pop)
+        self.assertTrue(self.reload(configured))
+        self.assertEqual(configured.config.debugLevel, 1)
+        self.assertEqual(len(self.said("profile authenticate.client")), 2)
+
+    def test_reloadSaysWhatChanges(self) -> None:
+        """The difference between the old files and the new ones is logged."""
+        configured = self.configured()
+        before = configured.profiles
+        self.profile("authenticate.server", Role.SERVER, certificates.chained())
+        self.assertTrue(self.reload(configured))
+        self.assertIsNot(configured.profiles, before)
+        (line,) = self.said("reload: replaced the certificate in ")
+        self.assertIn("authenticate.server.pem", line)
+        self.assertTrue(self.reload(configured))
+        self.assertEqual(len(self.said("reload: no certificate and no CRL is another one")), 1)
+
+    def test_reloadRefused(self) -> None:
+        """A reload with a mistake keeps what is in use, and says what is wrong."""
+        configured = self.configured()
+        before = configured.profiles
+        (self.folder / "ca.pem").write_text("half a ")
+        self.assertFalse(self.reload(configured))
+        self.assertIs(configured.profiles, before)
+        (line,) = self.said("reload refused")
+        self.assertIn("stays in use", line)
+        self.assertIn("ca.pem", line)
+
+    def test_changeOfFiles(self) -> None:
+        """Files that change are read again by themselves; the configuration is not."""
+        configured = self.configured(reread=lambda: self.fail("the configuration was read"))
+        before = configured.profiles
+        self.profile("authenticate.server", Role.SERVER, certificates.chained())
+        self.reactor.settle()
+        self.assertIs(configured.profiles, before)
+        self.reactor.advance(SETTLE_SECONDS)
+        self.reactor.settle()
+        self.assertIsNot(configured.profiles, before)
+        self.assertEqual(len(self.said("change of files: replaced the certificate in ")), 1)
+
+    def test_halfAChange(self) -> None:
+        """A set that is written in halves is taken up when it is whole."""
+        configured = self.configured()
+        before = configured.profiles
+        certificate = self.folder / "authenticate.server.pem"
+        certificate.write_bytes(certificates.chained().certificatePEM)
+        self.reactor.settle()
+        self.reactor.advance(SETTLE_SECONDS)
+        self.reactor.settle()
+        self.assertIs(configured.profiles, before)
+        self.assertEqual(len(self.said("change of files refused")), 1)
+        (self.folder / "authenticate.server.key").write_bytes(certificates.chained().keyPEM)
+        self.reactor.settle()
+        self.reactor.advance(LONGEST_SECONDS)
+        self.reactor.settle()
+        self.assertIsNot(configured.profiles, before)
+
+    def test_stoppedInMidReload(self) -> None:
+        """What is stopped while it reads watches nothing afterwards."""
+        configured = self.configured()
+        Deferred.fromCoroutine(configured.reload())
+        configured.stop()
+        self.reactor.settle()
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_warnsEveryDay(self) -> None:
+        """What ends soon is said at the start and each day, until it is replaced."""
+        self.now = certificates.NOW + timedelta(days=27)
+        configured = self.configured()
+        first = len(self.said("ends in"))
+        self.assertGreater(first, 0)
+        self.now += timedelta(days=1)
+        self.reactor.advance(24 * 60 * 60)
+        self.assertEqual(len(self.said("ends in")), 2 * first)
+        configured.stop()
+        self.reactor.advance(24 * 60 * 60)
+        self.assertEqual(len(self.said("ends in")), 2 * first)

@@ -16,6 +16,7 @@ PURE = {
     "context",
     "cryptoinfo",
     "engine",
+    "failures",
     "handshakefamily",
     "keyschedule",
     "netlink",

@@ -13,15 +13,8 @@ from typing import Protocol
 from cryptography import x509
 from OpenSSL import SSL
 
-from ktlsagent.errors import (
-    HandshakeError,
-    PeerAlert,
-    PeerMisbehaved,
-    PeerRejected,
-    SessionUnusable,
-    TokenFailed,
-)
-from ktlsagent.protocols import openssl
+from ktlsagent.errors import HandshakeError, PeerRejected, SessionUnusable
+from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
 from ktlsagent.protocols.keyschedule import (
@@ -31,16 +24,10 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
-from ktlsagent.protocols.psk import (
-    PreSharedKey,
-    identityText,
-    listIdentities,
-    quoteIdentity,
-)
+from ktlsagent.protocols.psk import PreSharedKey, identityText
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
-    alertName,
     plainAlert,
     sealedAlert,
     splitRecords,
@@ -61,31 +48,6 @@ from ktlsagent.protocols.verification import (
 _READ_SIZE = 2**16
 
 _TLS_1_3 = "TLSv1.3"
-
-_WRONG_KEY = "wrong-key"
-
-_NO_PROTOCOL = "alpn-missing"
-_OTHER_PROTOCOL = "alpn-mismatch"
-
-_ALERTS = {
-    # Older OpenSSLs would send illegal_parameter; this is RFC 8446, section 6.2.
-    _WRONG_KEY: AlertDescription.DECRYPT_ERROR,
-    # For a client's use of this alert see RFC 9001, section 8.1.
-    _NO_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
-    _OTHER_PROTOCOL: AlertDescription.NO_APPLICATION_PROTOCOL,
-    # Verdicts of the judge; OpenSSL would say bad_certificate to all of them.
-    "wrong-key-purpose": AlertDescription.UNSUPPORTED_CERTIFICATE,
-    "denied": AlertDescription.ACCESS_DENIED,
-    "not-allowed": AlertDescription.ACCESS_DENIED,
-    "address-mismatch": AlertDescription.ACCESS_DENIED,
-}
-"""What the peer is told instead of what OpenSSL would say, by the error's code."""
-
-_BAD_EXTENSION = "bad extension"
-"""OpenSSL's words (C{SSL_R_BAD_EXTENSION})."""
-
-_WRONG_BINDER = "binder does not verify"
-"""OpenSSL's words (C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
 
 Judge = Callable[[Sequence[x509.Certificate]], "PeerRejected | None"]
 """
@@ -297,10 +259,7 @@ class TLSEngine:
         """
         self.presentedCertificate = chain[0]
         if self.preSharedKey is not None:
-            self._verdict = PeerRejected(
-                "psk-ignored",
-                f"expected the {self._role.peer} to use the pre-shared key, found a certificate",
-            )
+            self._verdict = failures.keyIgnored(self._role.peer)
             return V_APPLICATION_VERIFICATION
         if self._passesOver(error, depth, isAnchor=0 < depth == len(chain) - 1):
             return V_OK
@@ -331,11 +290,7 @@ class TLSEngine:
 
         @param offered: the protocols.
         """
-        self._verdict = PeerMisbehaved(
-            _OTHER_PROTOCOL,
-            f"expected a client that offers {SUNRPC.decode()} by ALPN, found one that offers "
-            + listIdentities([identityText(name) for name in offered]),
-        )
+        self._verdict = failures.otherProtocolsOffered(offered)
 
     def unreadable(self, reason: Exception) -> int:
         """
@@ -365,7 +320,7 @@ class TLSEngine:
             reason, output = self._explain(error), self._output()
         except HandshakeError as error:
             reason, output = error, b""
-        alert = _ALERTS.get(reason.code)
+        alert = failures.ALERTS.get(reason.code)
         if alert is not None:
             self.alertSent, output = alert, self._alert(alert)
         self._fail(reason)
@@ -406,19 +361,9 @@ class TLSEngine:
         """Make sure of what was agreed on by ALPN, before our Finished leaves."""
         selected = self._connection.get_alpn_proto_negotiated()
         if selected not in (b"", SUNRPC):
-            raise self._otherProtocol(identityText(selected))
+            raise failures.otherProtocolSelected(identityText(selected))
         if not selected and self._alpn is Demand.REQUIRE:
-            raise PeerMisbehaved(
-                _NO_PROTOCOL,
-                f"expected a {self._role.peer} that agrees on {SUNRPC.decode()} by ALPN, found "
-                "one that does not use ALPN",
-            )
-
-    def _otherProtocol(self, found: str) -> PeerMisbehaved:
-        return PeerMisbehaved(
-            _OTHER_PROTOCOL,
-            f"expected a server that selects {SUNRPC.decode()} by ALPN, or nothing, found {found}",
-        )
+            raise failures.noProtocol(self._role.peer)
 
     def _withoutTickets(self) -> bytes:
         """Drop what a server writes behind the client's Finished: tickets, or we do not know it."""
@@ -491,47 +436,29 @@ class TLSEngine:
             raise self._failure
         if self._verdict is not None:
             return self._verdict
+        peer = self._role.peer
         if self.alertReceived is not None:
-            name = alertName(self.alertReceived)
-            return PeerAlert(
-                f"alert-{name.replace('_', '-')}",
-                f"the {self._role.peer} refused the handshake with the alert {name}",
-                self.alertReceived,
-            )
+            return failures.refusedByPeer(self.alertReceived, peer)
+        detail = openssl.errorWords(error)
         if self.slow and openssl.isProvidersFailure(error):
-            return TokenFailed(
-                "token-failed",
-                "expected the token with our private key to sign, found that it does not: "
-                + _words(error),
-            )
-        return self._explainAlert(_words(error))
+            return failures.tokenFailed(detail)
+        return self._explainAlert(peer, detail)
 
-    def _explainAlert(self, detail: str) -> HandshakeError:
+    def _explainAlert(self, peer: str, detail: str) -> HandshakeError:
         """Say what OpenSSL has found wrong with what the peer sends."""
         if self.alertSent == AlertDescription.PROTOCOL_VERSION:
-            return PeerMisbehaved(
-                "protocol-version",
-                f"expected TLS 1.3, found a {self._role.peer} that does not offer it ({detail})",
-            )
+            return failures.noTLS13(peer, detail)
         if self.alertSent == AlertDescription.CERTIFICATE_REQUIRED:
-            return PeerRejected(
-                "certificate-required",
-                "expected a certificate from the client, as the profile's rules are about it, "
-                "found none",
+            return failures.noCertificate()
+        offers = self._role is Role.CLIENT and self._alpn is not Demand.OFF
+        if offers and failures.BAD_EXTENSION in detail:
+            # All that OpenSSL says about a protocol that was not offered.
+            return failures.otherProtocolSelected(
+                f"another protocol or a malformed extension ({detail})"
             )
-        if self._role is Role.CLIENT and self._alpn is not Demand.OFF and _BAD_EXTENSION in detail:
-            return self._otherProtocol(f"another protocol or a malformed extension ({detail})")
-        if self.preSharedKey is not None and _WRONG_BINDER in detail:
-            return PeerRejected(
-                _WRONG_KEY,
-                f"expected our key for the identity {quoteIdentity(self.preSharedKey.identity)}, "
-                f"found that the {self._role.peer} has another one",
-            )
-        name = "internal_error" if self.alertSent is None else alertName(self.alertSent)
-        return PeerMisbehaved(
-            name.replace("_", "-"),
-            f"the handshake with the {self._role.peer} failed: {detail}",
-        )
+        if self.preSharedKey is not None and failures.WRONG_BINDER in detail:
+            return failures.wrongKey(self.preSharedKey, peer)
+        return failures.misbehaviour(self.alertSent, peer, detail)
 
     def _fail(self, error: HandshakeError) -> None:
         self.error = error
@@ -552,9 +479,3 @@ class TLSEngine:
                 output += self._connection.bio_read(_READ_SIZE)
             except SSL.WantReadError:
                 return output
-
-
-def _words(error: SSL.Error) -> str:
-    """Put OpenSSL's error queue into words."""
-    queue = error.args[0] if error.args else []
-    return "; ".join(entry[2] for entry in queue if entry[2]) or "no reason given"

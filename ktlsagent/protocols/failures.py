@@ -1,0 +1,169 @@
+"""
+Why a handshake was given up, whoever did it: code and words of each failure,
+and the alert where it is not OpenSSL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ktlsagent.errors import PeerAlert, PeerMisbehaved, PeerRejected, TokenFailed
+from ktlsagent.protocols.context import SUNRPC
+from ktlsagent.protocols.psk import PreSharedKey, identityText, listIdentities, quoteIdentity
+from ktlsagent.protocols.record import AlertDescription, alertName
+
+ALERTS = {
+    # Older OpenSSLs would send illegal_parameter; this is RFC 8446, section 6.2.
+    "wrong-key": AlertDescription.DECRYPT_ERROR,
+    # For a client's use of this alert see RFC 9001, section 8.1.
+    "alpn-missing": AlertDescription.NO_APPLICATION_PROTOCOL,
+    "alpn-mismatch": AlertDescription.NO_APPLICATION_PROTOCOL,
+    # Verdicts of the judge; OpenSSL would say bad_certificate to all of them.
+    "wrong-key-purpose": AlertDescription.UNSUPPORTED_CERTIFICATE,
+    "denied": AlertDescription.ACCESS_DENIED,
+    "not-allowed": AlertDescription.ACCESS_DENIED,
+    "address-mismatch": AlertDescription.ACCESS_DENIED,
+}
+"""What the peer is told instead of what OpenSSL would say, by the error's code."""
+
+BAD_EXTENSION = "bad extension"
+WRONG_BINDER = "binder does not verify"
+"""OpenSSL's words (C{SSL_R_BAD_EXTENSION}, C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
+
+_PROTOCOL = SUNRPC.decode()
+
+
+def refusedByPeer(alert: int, peer: str) -> PeerAlert:
+    """
+    The peer has sent an alert.
+
+    @param alert: the alert's number.
+    @param peer: C{client} or C{server}.
+    @return: the failure.
+    """
+    name = alertName(alert)
+    return PeerAlert(
+        f"alert-{name.replace('_', '-')}",
+        f"the {peer} refused the handshake with the alert {name}",
+        alert,
+    )
+
+
+def noTLS13(peer: str, detail: str) -> PeerMisbehaved:
+    """
+    The peer is too old.
+
+    @param peer: C{client} or C{server}.
+    @param detail: OpenSSL's words.
+    @return: the failure.
+    """
+    return PeerMisbehaved(
+        "protocol-version",
+        f"expected TLS 1.3, found a {peer} that does not offer it ({detail})",
+    )
+
+
+def noCertificate() -> PeerRejected:
+    """
+    The client has sent no certificate, and there has to be one.
+
+    @return: the failure.
+    """
+    return PeerRejected(
+        "certificate-required",
+        "expected a certificate from the client, as the profile's rules are about it, found none",
+    )
+
+
+def noProtocol(peer: str) -> PeerMisbehaved:
+    """
+    The peer does not use ALPN, and has to.
+
+    @param peer: C{client} or C{server}.
+    @return: the failure.
+    """
+    return PeerMisbehaved(
+        "alpn-missing",
+        f"expected a {peer} that agrees on {_PROTOCOL} by ALPN, found one that does not use ALPN",
+    )
+
+
+def otherProtocolsOffered(offered: Sequence[bytes]) -> PeerMisbehaved:
+    """
+    The client offers protocols by ALPN, but not ours.
+
+    @param offered: the protocols.
+    @return: the failure.
+    """
+    found = listIdentities([identityText(name) for name in offered])
+    return PeerMisbehaved(
+        "alpn-mismatch",
+        f"expected a client that offers {_PROTOCOL} by ALPN, found one that offers {found}",
+    )
+
+
+def otherProtocolSelected(found: str) -> PeerMisbehaved:
+    """
+    The server selects a protocol by ALPN that it was not offered.
+
+    @param found: the protocol, or what else is known, in words.
+    @return: the failure.
+    """
+    return PeerMisbehaved(
+        "alpn-mismatch",
+        f"expected a server that selects {_PROTOCOL} by ALPN, or nothing, found {found}",
+    )
+
+
+def wrongKey(key: PreSharedKey, peer: str) -> PeerRejected:
+    """
+    The peer has another key than we.
+
+    @param key: ours.
+    @param peer: C{client} or C{server}.
+    @return: the failure.
+    """
+    return PeerRejected(
+        "wrong-key",
+        f"expected our key for the identity {quoteIdentity(key.identity)}, found that the {peer} "
+        "has another one",
+    )
+
+
+def keyIgnored(peer: str) -> PeerRejected:
+    """
+    The peer shows a certificate instead of using the key.
+
+    @param peer: C{client} or C{server}.
+    @return: the failure.
+    """
+    return PeerRejected(
+        "psk-ignored",
+        f"expected the {peer} to use the pre-shared key, found a certificate",
+    )
+
+
+def tokenFailed(detail: str) -> TokenFailed:
+    """
+    The token with our private key does not sign.
+
+    @param detail: the token's and OpenSSL's words.
+    @return: the failure.
+    """
+    return TokenFailed(
+        "token-failed",
+        f"expected the token with our private key to sign, found that it does not: {detail}",
+    )
+
+
+def misbehaviour(alert: int | None, peer: str, detail: str) -> PeerMisbehaved:
+    """
+    The peer has broken the protocol in some way that OpenSSL has an alert for.
+
+    @param alert: the alert's number, if OpenSSL has sent one.
+    @param peer: C{client} or C{server}.
+    @param detail: OpenSSL's words.
+    @return: the failure.
+    """
+    name = "internal_error" if alert is None else alertName(alert)
+    return PeerMisbehaved(name.replace("_", "-"), f"the handshake with the {peer} failed: {detail}")

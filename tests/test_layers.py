@@ -13,6 +13,7 @@ PACKAGE = Path(ktlsagent.__file__).parent
 
 PURE = {
     "asn1",
+    "callbacks",
     "context",
     "cryptoinfo",
     "engine",

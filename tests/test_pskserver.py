@@ -26,7 +26,7 @@ from ktlsagent.errors import (
     SessionUnusable,
     statusOf,
 )
-from ktlsagent.protocols import openssl
+from ktlsagent.protocols import callbacks, openssl
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import Engine, EngineState, TLSEngine, TLSParameters
@@ -684,7 +684,7 @@ class OpenSSLTests(KeyTestCase):
         peer = OpenSSLPeer(role)
         context = peer.connection.get_context()
         suite = CIPHER_SUITES[suitesOf(key.hash)[0]].value
-        openssl.setPreSharedKeys(
+        callbacks.setPreSharedKeys(
             context,
             lambda _connection: (key.identity, key.key, suite),
             lambda _connection, identity: (key.key, suite) if identity == key.identity else None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from ktlsagent.protocols import openssl
+from ktlsagent.protocols import callbacks, openssl
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.psk import PreSharedKey
 from ktlsagent.protocols.session import Demand, Role
@@ -112,17 +112,17 @@ class TLSContext:
                 "OpenSSL does not take the signature algorithms " + ", ".join(signatureAlgorithms)
             )
         if store is None:
-            openssl.setPreSharedKeys(context, _offered, _found)
+            callbacks.setPreSharedKeys(context, _offered, _found)
         else:
             openssl.shareStore(context, store)
         _checkKeyTypes(own)
         for certificate in own:
             openssl.addCertificate(context, certificate.chain, certificate.key)
         if alpn is not Demand.OFF:
-            openssl.setProtocol(context, SUNRPC, _noProtocol)
+            callbacks.setProtocol(context, SUNRPC, _noProtocol)
         context.set_keylog_callback(_keyLogged)
         context.set_info_callback(_informed)
-        openssl.setVerification(context, _judge, required=certificateRequired)
+        callbacks.setVerification(context, _judge, required=certificateRequired)
         self._context = context
         self.hasCertificate = bool(own)
         self.slow = any(certificate.slow for certificate in own)

@@ -17,7 +17,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from ktlsagent.ktls import KernelTLS
-from ktlsagent.protocols import openssl
+from ktlsagent.protocols import callbacks
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import Engine, EngineState, TLSParameters
@@ -56,7 +56,7 @@ def _sessionFile(key: PreSharedKey) -> str:
     ffi: Any = SSL._ffi  # type: ignore[attr-defined]
     connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
     suite = next(suite for suite in CIPHER_SUITES.values() if suite.hash == key.hash)
-    session = openssl._pskSession(connection._ssl, key.key, suite.value)
+    session = callbacks._pskSession(connection._ssl, key.key, suite.value)
     data = ffi.new("unsigned char[]", lib.i2d_SSL_SESSION(session, ffi.NULL))
     lib.i2d_SSL_SESSION(session, ffi.new("unsigned char **", data))
     lib.SSL_SESSION_free(session)

@@ -73,7 +73,7 @@ class _Reader:
         self._systemTrustStores = systemTrustStores
         self._now = datetime.now(UTC)
         self._anchors: dict[str, Anchors] = {}
-        self._crls: dict[tuple[str, str], tuple[str, RevocationList]] = {}
+        self._crls: dict[object, tuple[str, RevocationList]] = {}
         self._own: dict[str, OwnFiles] = {}
         self._stores: dict[object, crypto.X509Store] = {}
         self._tagMistakes: Sequence[Mistake] = ()
@@ -142,7 +142,7 @@ class _Reader:
         anchors = readAnchors(self.files, profile.name, trust.stores, self._systemTrustStores)
         crls = readCRLs(self.files, profile.name, trust, self._now)
         self._anchors.update({one.path: one for one in anchors})
-        self._crls.update({(path, one.name): (path, one) for path, one in crls})
+        self._crls.update({(path, one.name, one.says): (path, one) for path, one in crls})
         # OpenSSL looks for serverAuth and clientAuth alone.
         anyPurpose = trust.rpcPurpose is not Demand.OFF
         key = (tuple(trust.stores), tuple(trust.crls), trust.crlScope, anyPurpose)

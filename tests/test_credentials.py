@@ -638,6 +638,11 @@ class KnowledgeTests(_ProfilesTestCase):
         trust = replace(self.server.trust, crls=(self.write("7.crl", newer.public_bytes(PEM)),))
         loaded = self.load(self.server, replace(self.server, trust=trust))
         self.assertEqual([crl.number for crl in loaded.inventory.crls.values()], [7])
+        later = self.authority.revocationList(number=8, thisUpdate=NOW + DAY)
+        self.write("7.crl", newer.public_bytes(PEM) + later.public_bytes(PEM))
+        loaded = self.load(replace(self.server, trust=trust))
+        self.assertEqual([crl.number for crl in loaded.inventory.crls.values()], [7])
+        self.assertEqual(len(warnings(loaded.expiries, NOW)), 1)
 
     def test_expiries(self) -> None:
         """It is known until when certificates, CRLs and anchors are good."""

@@ -139,6 +139,7 @@ class RequestKeys:
         return OwnCertificate(
             chain or (configured.chain if configured else ()),
             key or (configured.key if configured else crypto.PKey()),
+            slow=key is None and configured is not None and configured.slow,
         )
 
     def _certificates(self, serial: int) -> tuple[crypto.X509, ...]:

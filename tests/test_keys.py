@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -321,6 +322,14 @@ class OwnCertificateTests(KeysTestCase):
         )
         self.assertEqual(len(own.chain), 1)
         self.assertIsNot(own.key, configured.key)
+
+    def test_slowConfiguredKey(self) -> None:
+        """A configured key outside the process is slow with another certificate, too."""
+        configured = replace(certificates.chained().own(), slow=True)
+        own = self.keys.ownCertificate(self.addCertificate(), None, configured)
+        self.assertTrue(own.slow)
+        own = self.keys.ownCertificate(None, self.add(certificates.client().keyPEM), configured)
+        self.assertFalse(own.slow)
 
     def test_eitherAloneUnconfigured(self) -> None:
         """One alone is not enough if none is configured; nothing is read for it."""

@@ -6,7 +6,7 @@ runs out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -116,7 +116,7 @@ class Configured:
         """Read all in a thread (files may be slow), and swap it for what is in use."""
         try:
             # One after the other, so that the last one asked for is in use.
-            config, profiles, namespaces = await self._lock.run(
+            config, profiles, namespaces, changes = await self._lock.run(
                 deferToThreadPool,
                 self._reactor,
                 self._reactor.getThreadPool(),
@@ -130,12 +130,14 @@ class Configured:
                 reason=str(error),
             )
             return False
-        changes = delta(self.profiles.inventory, profiles.inventory)
+        before = self.profiles.notices
         self.config, self.profiles, self.namespaces = config, profiles, namespaces
         for change in changes or ("no certificate and no CRL is another one",):
             self.log.info("{occasion}: {change}", occasion=occasion, change=change)
         if reread is not None:
             self._say()
+        else:
+            self._notice(set(profiles.notices) - set(before))
         if self._daily.running:
             self._warn()
             self._tokens.begin(profiles.late())
@@ -146,11 +148,12 @@ class Configured:
 
     def _read(
         self, reread: Callable[[], AgentConfig] | None
-    ) -> tuple[AgentConfig, ProfileSet, frozenset[str]]:
+    ) -> tuple[AgentConfig, ProfileSet, frozenset[str], Sequence[str]]:
         config = self.config if reread is None else reread()
         profiles = loadProfiles(config, self._suites)
         self._watch.watch(profiles.paths)
-        return config, profiles, namespaceNames()
+        changes = delta(self.profiles.inventory, profiles.inventory)
+        return config, profiles, namespaceNames(), changes
 
     def _failed(self, failure: Failure) -> None:
         self.log.failure("This is a bug in ktlsagent", failure=failure)
@@ -160,9 +163,12 @@ class Configured:
         for sentence in warnings(self.profiles.expiries, self._now()):
             self.log.warn("{sentence}", sentence=sentence)
 
-    def _say(self) -> None:
-        for notice in (*self.config.notices, *self.profiles.notices):
+    def _notice(self, notices: Iterable[str]) -> None:
+        for notice in notices:
             self.log.warn("{notice}", notice=notice)
+
+    def _say(self) -> None:
+        self._notice((*self.config.notices, *self.profiles.notices))
         for profile in self.config.profiles:
             self.log.info(
                 "profile {profile} ({role}): trust {stores}, certificates {certificates}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 from twisted.logger import eventAsText
 
@@ -16,6 +18,16 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
+
+
+def pem(crl: x509.CertificateRevocationList) -> bytes:
+    """
+    Write a CRL as a file has it.
+
+    @param crl: the CRL.
+    @return: its octets.
+    """
+    return crl.public_bytes(serialization.Encoding.PEM)
 
 
 class ConfiguredTests(AgentTestCase):
@@ -157,6 +169,23 @@ class ConfiguredTests(AgentTestCase):
         self.reactor.advance(LONGEST_SECONDS)
         self.reactor.settle()
         self.assertIsNot(configured.profiles, before)
+
+    def test_noticesOfNewFiles(self) -> None:
+        """What is odd about new files is said once, also if nobody asked for a reload."""
+        crls = self.folder / "crls"
+        crls.mkdir()
+        (crls / "lab.crl").write_bytes(pem(certificates.authority().revocationList()))
+        trust = Trust((str(self.folder / "ca.pem"),), (str(crls),))
+        lab = Profile("profile.lab", Match(roles=(Role.SERVER,), names=("lab",)), trust)
+        self.configured(lab)
+        self.assertEqual(self.said("of no CA"), [])
+        for number in (1, 2):
+            crl = certificates.otherAuthority().revocationList()
+            (crls / f"other{number}.crl").write_bytes(pem(crl))
+            self.reactor.settle()
+            self.reactor.advance(SETTLE_SECONDS)
+            self.reactor.settle()
+        self.assertEqual(len(self.said("other1.crl is of no CA")), 1)
 
     def test_stoppedInMidReload(self) -> None:
         """What is stopped while it reads watches nothing afterwards."""

@@ -62,7 +62,7 @@ _KEYUTILS_PACKAGES: Final = (
 
 _TOKEN_PACKAGES: Final = (
     *("libtss2-tcti-swtpm0t64", "swtpm", "tpm2-openssl", "tpm2-tools"),
-    *("pkcs11-provider", "softhsm2"),
+    *("opensc", "p11-kit", "p11-kit-modules", "pkcs11-provider", "softhsm2"),
 )
 """Keys that are not in a file: a TPM and a PKCS#11 token, both of software."""
 

@@ -149,6 +149,8 @@ class _Reader:
         store = self._stores.get(key)
         if store is None:
             store = self._stores[key] = crypto.X509Store()
+            # Without it OpenSSL passes over what a CA demands of certificate policies.
+            store.set_flags(crypto.X509StoreFlags.POLICY_CHECK)
             certificates = [one for file in anchors for one in file.certificates]
             # Anything in the trust store is trusted, an intermediate CA as
             # well, as tlshd's users know it.  But OpenSSL then goes no further

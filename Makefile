@@ -8,7 +8,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
 LAB_PACKAGES := arch-test e2fsprogs mmdebstrap mount python3-pip qemu-system-x86 util-linux
-TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2
+# cryptography-vectors is NIST's PKITS; later versions of it are larger, not newer.
+TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2 \
+	cryptography-vectors==46.0.7
 
 .PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage packages clean
 

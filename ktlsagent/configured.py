@@ -152,6 +152,9 @@ class Configured:
         config = self.config if reread is None else reread()
         profiles = loadProfiles(config, self._suites)
         self._watch.watch(profiles.paths)
+        if profiles.paths != self.profiles.paths:
+            # Some were not watched while they were read.
+            profiles = loadProfiles(config, self._suites)
         changes = delta(self.profiles.inventory, profiles.inventory)
         return config, profiles, namespaceNames(), changes
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from tests.kernel.guest.certificates import certificate, privateKey
 from tests.kernel.guest.hosts import Host
-from tests.kernel.guest.waiting import Unexpected, until
+from tests.kernel.guest.waiting import Unexpected, expect, until
 
 KTLSAGENT: Final = "ktlsagent"
 TLSHD: Final = "tlshd"
@@ -88,6 +88,18 @@ class HandshakeLine:
         """How long it took."""
         return float(self.fields["took"].removesuffix("ms"))
 
+    def expect(self, outcome: str, **wanted: str) -> None:
+        """
+        Compare.
+
+        @param outcome: C{ok} or C{failed}.
+        @param wanted: fields, with underscores in their names for dashes.
+        """
+        expect(f"outcome of {dict(self.fields)}", self.outcome, outcome)
+        for name, value in wanted.items():
+            found = self.fields.get(name.replace("_", "-"), "")
+            expect(f"{name} of {dict(self.fields)}", found, value)
+
 
 def configuration(
     client: str | None = "client",
@@ -141,6 +153,7 @@ class Agent:
         Agent._started += 1
         self.kind = kind
         self.host = host
+        self._looked = 0
         self.name = f"{Agent._started}-{host.name}-{kind}"
         self.configurationFile = LOGS.parent / f"{self.name}.conf"
         self.configurationFile.write_text(text)
@@ -197,6 +210,39 @@ class Agent:
         """
         until(lambda: len(self.handshakes()) >= number, f"handshake {number} logged by {self.name}")
         return self.handshakes()[number - 1]
+
+    def nextHandshake(self) -> HandshakeLine:
+        """
+        Wait for the handshake behind the one looked at last.
+
+        @return: it.
+        """
+        self._looked += 1
+        return self.waitForHandshake(self._looked)
+
+    def waitForLog(self, pattern: str, since: int = 0) -> str:
+        """
+        Wait until it has logged something.
+
+        @param pattern: a regular expression of it.
+        @param since: where in the log to begin.
+        @return: what was logged from there on.
+        """
+        until(lambda: re.search(pattern, self.log()[since:]), f"{self.name} logs {pattern}:", 30.0)
+        return self.log()[since:]
+
+    def reload(self, text: str | None = None) -> str:
+        """
+        Make it read its configuration anew.
+
+        @param text: the new one, if it is another.
+        @return: what it says about that.
+        """
+        since = len(self.log())
+        if text is not None:
+            self.configurationFile.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+        return self.waitForLog(r"\breload(?: refused\b|: )", since)
 
     def _listening(self) -> bool:
         """

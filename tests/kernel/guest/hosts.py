@@ -172,15 +172,18 @@ class Host:
             self._holder.stdout.close()
 
 
-def connect(one: Host, other: Host) -> None:
+def connect(one: Host, other: Host, network: int = 0) -> None:
     """
     Lay a cable between two hosts.
 
     @param one: gets the addresses C{10.0.0.1} and C{fd00::1}.
     @param other: gets the addresses C{10.0.0.2} and C{fd00::2}.
+    @param network: the third octet of the addresses.
     """
+    device = f"eth{network}"
     one.call(
-        "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(other.pid)
+        *("ip", "link", "add", device, "type", "veth"),
+        *("peer", "name", device, "netns", str(other.pid)),
     )
-    one.addAddresses("eth0", ["10.0.0.1/24", "fd00::1/64"])
-    other.addAddresses("eth0", ["10.0.0.2/24", "fd00::2/64"])
+    for host, number in ((one, 1), (other, 2)):
+        host.addAddresses(device, [f"10.0.{network}.{number}/24", f"fd00:0:{network}::{number}/64"])

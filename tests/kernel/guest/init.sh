@@ -14,6 +14,7 @@ cat >/tmp/etc/hosts <<'HOSTS'
 127.0.0.1 localhost
 10.0.0.1 server.lab
 10.0.0.2 client.lab
+10.0.1.1 blue.lab
 fd00::1 server6.lab
 fd00::2 client6.lab
 HOSTS

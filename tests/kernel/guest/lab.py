@@ -27,13 +27,14 @@ class Lab:
 
     @ivar facts: what was measured, by name; handed to the host.
     @ivar agents: every agent that was started.
+    @ivar hosts: every host that was made.
     """
 
     def __init__(self) -> None:
         """Start with nothing."""
         self.facts: dict[str, Any] = {}
         self.agents: list[Agent] = []
-        self._hosts: list[Host] = []
+        self.hosts: list[Host] = []
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -67,7 +68,7 @@ class Lab:
             for agent in self.agents:
                 if agent.process.poll() is None:
                     agent.kill()
-            for host in reversed(self._hosts):
+            for host in reversed(self.hosts):
                 host.close()
 
     def host(self, name: str, hostClass: type[Host] = Host) -> Host:
@@ -79,7 +80,7 @@ class Lab:
         @return: the host, without a network.
         """
         made = hostClass(name)
-        self._hosts.append(made)
+        self.hosts.append(made)
         return made
 
     def oneHost(self) -> Host:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,20 +37,31 @@ class PeerGone(Exception):
     """The other side ended the connection; the message says how."""
 
 
-def tlsContext(name: str | None, *, server: bool, tls12: bool = False) -> ssl.SSLContext:
+def tlsContext(
+    name: str | None,
+    *,
+    server: bool,
+    tls12: bool = False,
+    alpn: Sequence[str] = ("sunrpc",),
+    asking: bool = False,
+) -> ssl.SSLContext:
     """
     Make a context that trusts the lab's CA but demands nothing.
 
     @param name: its certificate, or L{None}.
     @param server: whether it is for a server.
     @param tls12: whether it knows nothing newer than TLS 1.2.
+    @param alpn: the protocols of ALPN; none leaves the extension out.
+    @param asking: whether a server asks for a certificate; one that it gets
+        has to be of the lab's CA.
     @return: the context.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context.verify_mode = ssl.CERT_OPTIONAL if asking else ssl.CERT_NONE
     context.load_verify_locations(certificate("ca"))
-    context.set_alpn_protocols(["sunrpc"])
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     if tls12:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     if name is not None:
@@ -123,6 +134,11 @@ class Stream:
         self._step(self._tls.do_handshake)
         if not corked:
             self._flush()
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that ALPN has selected."""
+        return None if self._tls is None else self._tls.selected_alpn_protocol()
 
     def _step(self, action: Callable[[], object]) -> object:
         """
@@ -230,12 +246,14 @@ class Visit:
     @ivar calls: how many RPC calls arrived over TLS.
     @ivar received: how many octets of TLS arrived.
     @ivar sent: how many octets of TLS were sent.
+    @ivar alpn: the protocol that ALPN has selected.
     @ivar ending: how the other side ended it.
     """
 
     calls: int = 0
     received: int = 0
     sent: int = 0
+    alpn: str | None = None
     ending: str = ""
 
 
@@ -414,7 +432,7 @@ class RpcServer:
         except OSError as error:
             visit.ending = f"{type(error).__name__}: {error}"
         finally:
-            visit.received, visit.sent = stream.received, stream.sent
+            visit.received, visit.sent, visit.alpn = stream.received, stream.sent, stream.alpn
             connection.close()
             self._connections.remove(connection)
 
@@ -432,22 +450,29 @@ class RpcClient:
     A connection to a host's NFS server.
 
     @ivar host: from where.
+    @ivar address: the server's.
     @ivar stream: the connection, after the answer to its AUTH_TLS probe.
     """
 
     host: Host
+    address: str = "10.0.0.1"
     stream: Stream = field(init=False)
 
     def __post_init__(self) -> None:
         """Connect, probe, and expect C{STARTTLS}."""
         with self.host.network():
-            self.stream = Stream(socket.create_connection(("10.0.0.1", 2049), _SECONDS))
+            self.stream = Stream(socket.create_connection((self.address, 2049), _SECONDS))
         self.stream.send(rpcCall(1, _AUTH_TLS))
         if _STARTTLS not in self.stream.receiveRecord():
             raise PeerGone("no STARTTLS")
 
     def startTls(
-        self, name: str | None = "client", *, tls12: bool = False, corked: bool = False
+        self,
+        name: str | None = "client",
+        *,
+        tls12: bool = False,
+        corked: bool = False,
+        alpn: Sequence[str] = ("sunrpc",),
     ) -> None:
         """
         Run the handshake.
@@ -455,8 +480,9 @@ class RpcClient:
         @param name: the client's certificate, if any.
         @param tls12: whether it knows nothing newer than TLS 1.2.
         @param corked: whether the last flight waits for the first call.
+        @param alpn: the protocols that it offers; none leaves the extension out.
         """
-        context = tlsContext(name, server=False, tls12=tls12)
+        context = tlsContext(name, server=False, tls12=tls12, alpn=alpn)
         self.stream.startTls(context, server=False, corked=corked)
 
     def call(self, xid: int) -> None:
@@ -488,3 +514,36 @@ class RpcClient:
     def close(self) -> None:
         """Close the connection."""
         self.stream.connection.close()
+
+
+def outcome(
+    host: Host,
+    name: str | None = "client",
+    *,
+    address: str = "10.0.0.1",
+    alpn: Sequence[str] = ("sunrpc",),
+) -> str:
+    """
+    Connect to a host's NFS server, shake hands, and make a call.
+
+    @param host: from where.
+    @param name: the client's certificate, if any.
+    @param address: the server's.
+    @param alpn: the protocols that the client offers.
+    @return: C{ok}; otherwise what the server said, usually the name of an alert.
+    """
+    client = RpcClient(host, address)
+    try:
+        client.startTls(name, alpn=alpn)
+        # A server that does not like the certificate says so after our Finished, and
+        # may have closed by now; its alert can be read all the same.
+        with contextlib.suppress(OSError):
+            client.stream.send(rpcCall(3))
+        client.stream.receiveRecord()
+    except PeerGone as gone:
+        return str(gone)
+    except ssl.SSLError as error:
+        return f"refused by the client: {error.reason}"
+    finally:
+        client.close()
+    return "ok"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.kernel.cases import CASES
+from tests.kernel.policycases import POLICY_CASES
 from tests.kernel.rootfs import FORKY
 from tests.kernel.suites import makeSuite
 
-ForkyTests = makeSuite("ForkyTests", __name__, FORKY, CASES)
+ForkyTests = makeSuite("ForkyTests", __name__, FORKY, (*CASES, *POLICY_CASES))

@@ -114,6 +114,10 @@ class Tokens:
     """
     The tokens that are in use.  Whoever needs the same key shares it, and its
     threads.
+
+    @ivar used: whether a token was ever asked for anything.  If so, the process
+        must not end in an orderly way: a thread may wait for a token for ever,
+        and some modules crash when OpenSSL takes its leave of them.
     """
 
     log = Logger()
@@ -129,19 +133,11 @@ class Tokens:
         @param load: loads a key; called in a thread.
         @param pool: makes the threads for one key.
         """
+        self.used = False
         self._reactor = reactor
         self._load = load
         self._pool = pool
         self._tokens: dict[TokenKey, _Token] = {}
-
-    @property
-    def inUse(self) -> bool:
-        """
-        Whether a token may be in use, so that the process must not end in an
-        orderly way: a thread may wait for a token for ever, and some modules
-        crash when OpenSSL takes its leave of them.
-        """
-        return bool(self._tokens)
 
     def begin(self, all: Iterable[LateContexts[_Contexts]]) -> None:  # noqa: A002 - what it is
         """
@@ -237,6 +233,7 @@ class Tokens:
 
     def _token(self, key: TokenKey) -> _Token:
         if key not in self._tokens:
+            self.used = True
             answerer = f"the token of {key.name}"
             steps = ThreadSteps(self._reactor, answerer, self._pool(answerer))
             self._tokens[key] = _Token(key, steps)

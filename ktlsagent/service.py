@@ -137,6 +137,11 @@ class AgentService(Service):
         self._drainingAgain = False
         self._idle: list[Deferred[None]] = []
 
+    @property
+    def usedTokens(self) -> bool:
+        """Whether the process has to end by C{os._exit}, see L{Tokens.used}."""
+        return self._tokens.used
+
     def startService(self) -> None:
         """
         Read everything, then listen, then take what is pending already.

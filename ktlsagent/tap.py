@@ -57,6 +57,7 @@ class ProgramService(Service):
         @param reactor: the reactor.
         @param config: the configuration file's name, if one was given.
         """
+        self._failed = False
         self._reactor = reactor
         self._agent = AgentService(
             cast(IAgentReactor, reactor),
@@ -86,7 +87,12 @@ class ProgramService(Service):
         @return: fires when it has answered all its requests.
         """
         Service.stopService(self)
-        return self._agent.stopService()
+        return self._agent.stopService().addCallback(lambda _ignored: self._stopped())
+
+    def _stopped(self) -> None:
+        """All requests are answered: what is left to do must not be held up by a token."""
+        if self._agent.usedTokens and not self._failed:
+            atexit.register(_exitAtOnce)
 
     def _handleSignals(self) -> None:
         """Take over the signals, after the reactor has installed its own handlers."""
@@ -106,6 +112,7 @@ class ProgramService(Service):
 
     def _fatal(self, _error: AgentError) -> None:
         """End the program with a failure; the reason has been logged."""
+        self._failed = True
         atexit.register(_exitWithFailure)
         self._stop()
 
@@ -115,9 +122,18 @@ def _exitWithFailure() -> None:
     End the process with a status that says so: twistd has none for a reactor
     that was stopped.  It has closed its log and removed its files by now.
     """
+    _exitAtOnce(_FAILURE)
+
+
+def _exitAtOnce(status: int = 0) -> None:
+    """
+    End the process without the clearing up that C libraries do.
+
+    @param status: its exit status.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_FAILURE)
+    os._exit(status)
 
 
 def makeService(options: Options) -> IService:

@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
 from ktlsagent.pins import LOCKED, readPIN
-from ktlsagent.protocols.openssl import errorWords
+from ktlsagent.protocols.openssl import errorWords, meetProviders
 from ktlsagent.protocols.rehearsal import rehearse
 from ktlsagent.tokens import PKCS11, TPM, TokenKey
 
@@ -38,12 +38,13 @@ _DOCS: Final = "docs/tokens.md has the whole set-up"
 
 def load(key: TokenKey) -> crypto.PKey:
     """
-    Load the key, which may take long: call it in a thread.
+    Load a key, which may take long: call it in a thread.
 
-    A PKCS#11 provider looks for tokens once, at its first use, and not
+    The provider for PKCS#11 looks for tokens once, at its first use, and not
     again as long as the process lives.  So whether the token is there is
     found out in another process first.
 
+    @param key: the key.
     @return: the key, whose signatures are made by the token.
     @raise TokenFailed: if the token is not there or does not answer.
     @raise KeyUnusable: if it will not do so before somebody has mended something.
@@ -56,15 +57,16 @@ def load(key: TokenKey) -> crypto.PKey:
     except TokenFailed as error:
         raise TokenFailed(
             error.code,
-            f"{error.reason}; another process can use it, but this one's provider has looked "
-            "for tokens before it was there: restart the agent",
+            f"{error.reason}; a new process can use it, but not this one, whose provider has "
+            "looked for tokens too early, or has lost it: restart the agent",
         ) from None
 
 
 def loadHere(key: TokenKey) -> crypto.PKey:
     """
-    Load the key in this process, whatever comes of it.
+    Load a key in this process, whatever comes of it.
 
+    @param key: the key.
     @return: the key.
     @raise TokenFailed: as for L{load}.
     @raise KeyUnusable: as for L{load}.
@@ -75,6 +77,7 @@ def loadHere(key: TokenKey) -> crypto.PKey:
         loaded = crypto.load_privatekey(crypto.FILETYPE_PEM, key.pem, question)
     except crypto.Error as error:
         raise _notLoaded(key, error, asked=question.asked) from None
+    meetProviders()
     try:
         rehearse(loaded)
     except (SSL.Error, crypto.Error) as error:

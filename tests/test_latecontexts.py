@@ -114,9 +114,9 @@ class ReadyTests(LateContextsTestCase):
     def test_beginning(self) -> None:
         """The key is loaded at once, and a handshake that comes meanwhile waits for that."""
         late = LateContexts([EC], Made)
-        self.assertFalse(self.tokens.inUse)
+        self.assertFalse(self.tokens.used)
         self.tokens.begin([late])
-        self.assertTrue(self.tokens.inUse)
+        self.assertTrue(self.tokens.used)
         waiting = [self.ready(late), self.ready(late)]
         self.assertEqual(self.loads, [])
         self.release()
@@ -302,7 +302,7 @@ class ForgetTests(LateContextsTestCase):
         self.successResultOf(self.ready(late))
         self.assertEqual(self.loads, [EC, RSA])
         self.tokens.begin([])
-        self.assertFalse(self.tokens.inUse)
+        self.assertTrue(self.tokens.used, "the past is not undone")
 
 
 class RunTests(LateContextsTestCase):

@@ -11,6 +11,7 @@ from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.protocols import openssl
+from ktlsagent.protocols.rehearsal import rehearse
 from tests.support import certificates
 
 
@@ -230,3 +231,28 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(openssl.errorWords(SSL.Error([])), "no reason given")
         self.assertEqual(openssl.errorWords(ValueError("none")), "none")
         self.assertEqual(openssl.errorWords(SSL.Error()), "")
+
+
+class ProvidersTests(SynchronousTestCase):
+    """Tests for L{openssl.meetProviders}; its purpose shows where there is a token only."""
+
+    def test_asksForTheUnknown(self) -> None:
+        """OpenSSL is asked for a signature that nobody has, and the answer is not kept."""
+        answers: list[int] = []
+
+        def sign(*arguments: Any) -> int:
+            answers.append(bindings.X509_sign(*arguments))
+            return answers[-1]
+
+        bindings = openssl._lib
+        replaced = WithoutBindings(bindings)
+        replaced.X509_sign = sign  # type: ignore[attr-defined]
+        self.patch(openssl, "_lib", replaced)
+        openssl.meetProviders()
+        self.assertEqual(answers, [0])
+        self.assertEqual(bindings.ERR_peek_error(), 0)
+
+    def test_nothingElseChanges(self) -> None:
+        """Keys of all kinds sign as before."""
+        openssl.meetProviders()
+        rehearse(certificates.server().own().key)

@@ -150,6 +150,25 @@ class ProgramTests(AgentTestCase):
         atexit.unregister(tap._exitWithFailure)
         self.assertEqual(reactor.stopped, 1)
 
+    def test_tokens(self) -> None:
+        """A program that has used tokens ends before they can hold it up; a failure stays one."""
+        registered: list[object] = []
+        self.patch(atexit, "register", registered.append)
+        for used, failed, expected in (
+            (False, False, []),
+            (True, False, [tap._exitAtOnce]),
+            (True, True, [tap._exitWithFailure]),
+        ):
+            program, _reactor = self.program()
+            program.startService()
+            program._agent._tokens.used = used
+            if failed:
+                program._fatal(AgentError("no netlink"))
+            self.agents.remove(program._agent)
+            self.successResultOf(program.stopService())
+            self.assertEqual(registered, expected)
+            registered.clear()
+
 
 class ProcessTests(TestCase):
     """The real program, as far as it comes without the kernel's part."""
@@ -210,7 +229,7 @@ class ExitTests(SynchronousTestCase):
     """The exit status."""
 
     SCRIPT = """
-import sys
+import atexit, sys
 from ktlsagent import tap
 from twisted.internet import reactor
 program = object.__new__(tap.ProgramService)
@@ -218,6 +237,10 @@ program._reactor = reactor
 program.running = True
 reactor.callWhenRunning(program._handleSignals)
 reactor.callWhenRunning(print, "running", flush=True)
+if sys.argv[1] == "token":
+    import ctypes, threading
+    threading.Thread(target=ctypes.CDLL(None).pause, daemon=True).start()
+    atexit.register(tap._exitAtOnce)
 if sys.argv[1] == "fatal":
     reactor.callLater(0, program._fatal, None)
 reactor.run()
@@ -245,6 +268,12 @@ reactor.run()
     def test_signal(self) -> None:
         """SIGTERM ends the program with the status 0, not by the signal."""
         process = self.start("signal")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), 0)
+
+    def test_token(self) -> None:
+        """A thread that hangs in a library does not keep the program from ending."""
+        process = self.start("token")
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
 

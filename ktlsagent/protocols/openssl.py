@@ -12,6 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import x25519
 from OpenSSL import SSL, crypto
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -200,6 +202,30 @@ def verifyErrorText(number: int) -> str:
     """
     text: bytes = _ffi.string(_lib.X509_verify_cert_error_string(number))
     return text.decode()
+
+
+def meetProviders() -> None:
+    """
+    Have OpenSSL take notice of all signature algorithms of all its providers.
+
+    It remembers where it has got an algorithm from.  When a provider that has
+    come to life late signs for the first time, with a key of its own, OpenSSL
+    remembers that provider, and asks it for all signatures of the kind, whose
+    key ever they are by, and to verify them: every handshake would wait for a
+    token, which would get copies of keys that are in files.  If it knows the
+    provider before, it prefers its own algorithms, which come first.
+
+    It looks through the providers when it is asked for an algorithm that it has
+    never heard of: a signature by X25519 will do.
+    """
+    nobody = x25519.X25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    key = crypto.load_privatekey(crypto.FILETYPE_PEM, nobody)
+    _lib.X509_sign(crypto.X509()._x509, key._pkey, _lib.EVP_get_digestbyname(b"sha256"))
+    _clearErrors()
 
 
 def isProvidersFailure(error: SSL.Error) -> bool:

@@ -132,7 +132,8 @@ def _notLoaded(key: TokenKey, error: crypto.Error, *, asked: bool) -> HandshakeE
             f"expected OpenSSL to have its provider {key.provider} for the key {key.name}, "
             f"found {_configured(key.provider)}, and restart the agent; {_DOCS}",
         )
-    words = errorWords(error)
+    # That is what OpenSSL says when nobody says anything.
+    words = errorWords(error).replace("unsupported", "no reason given")
     if asked:
         # Without an answer nothing is tried; and who has taken the PIN does not ask again.
         question = _Question(b"")

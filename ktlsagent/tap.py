@@ -2,8 +2,15 @@
 C{twistd ktlsagent}: its options, and the one place where the agent is put
 together for a process of its own.
 """
+# ruff: noqa: E402 - what is postponed has to be so before it is imported
 
 from __future__ import annotations
+
+from ktlsagent.lean import postpone
+
+# Of pyroute2 the agent uses the message classes.  The package imports all the rest as
+# well, a database among it: 10 MB and more time than anything else that is imported.
+postpone("pyroute2")
 
 import atexit
 import os

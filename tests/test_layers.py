@@ -97,7 +97,8 @@ LAYERS: dict[str, str] = {
         "protocols request stepqueue"
     ),
     "watch": "interfaces notify",
-    "tap": "__init__ config errors interfaces service",
+    "lean": "",
+    "tap": "__init__ config errors interfaces lean service",
 }
 """What each module of the package may import from the package."""
 

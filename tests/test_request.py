@@ -818,6 +818,7 @@ class ReadinessTests(SynchronousTestCase):
 
     SCRIPT = """
 import sys
+import ktlsagent.tap
 from tests.support import agent, certificates, tlslitepeers
 
 class Handshakes(agent.AgentTestCase):

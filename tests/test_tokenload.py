@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.bindings import _rust
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,7 +22,7 @@ from ktlsagent.tokenload import PIN_REFUSED, load
 from ktlsagent.tokens import PKCS11, TPM, TokenKey
 from tests.support import certificates
 
-PRESENT = "_rust.abi3"
+PRESENT = Path(str(_rust.__file__)).stem
 """A module that is in this process, as a provider's would be: cryptography's own."""
 
 PIN = b"0815"

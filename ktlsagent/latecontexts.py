@@ -5,6 +5,7 @@ when they have failed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -86,28 +87,35 @@ class LateContexts(Generic[_Contexts]):
         self._made: _Shared[_Contexts] = _Shared()
 
 
+class _Door:
+    """What keys in the same token with the same PIN have in common."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: tuple[object, str] | None = None
+
+    def load(self, key: TokenKey, load: Callable[[TokenKey], crypto.PKey]) -> crypto.PKey:
+        """Load a key (in a thread), but never try the same wrong PIN a second time."""
+        # One after the other, so that two keys do not try the same wrong PIN at once.
+        with self._lock:
+            pin = None if key.pin is None else pinState(key.pin)
+            if self._refused is not None and pin == self._refused[0]:
+                raise KeyUnusable(tokenload.PIN_REFUSED, self._refused[1])
+            try:
+                return load(key)
+            except KeyUnusable as error:
+                if error.code == tokenload.PIN_REFUSED:
+                    # Not the error itself: the PIN is in its traceback.
+                    self._refused = (pin, error.reason)
+                raise
+
+
 class _Token:
     """A key that is in use: loaded, being loaded, or to be loaded."""
 
-    def __init__(self, key: TokenKey, steps: ThreadSteps) -> None:
+    def __init__(self, steps: ThreadSteps) -> None:
         self.key: _Shared[crypto.PKey] = _Shared()
         self.steps = steps
-        self._named = key
-        self._refused: tuple[object, str] | None = None
-
-    def load(self, load: Callable[[TokenKey], crypto.PKey]) -> crypto.PKey:
-        """Load the key (in a thread), but never try the same wrong PIN again."""
-        pin = None if self._named.pin is None else pinState(self._named.pin)
-        if self._refused is not None:
-            state, reason = self._refused
-            if pin == state:
-                raise KeyUnusable(tokenload.PIN_REFUSED, reason)
-        try:
-            return load(self._named)
-        except KeyUnusable as error:
-            # Not the error itself: the PIN is in its traceback.
-            self._refused = (pin, error.reason) if error.code == tokenload.PIN_REFUSED else None
-            raise
 
 
 class Tokens:
@@ -138,6 +146,7 @@ class Tokens:
         self._load = load
         self._pool = pool
         self._tokens: dict[TokenKey, _Token] = {}
+        self._doors: dict[tuple[str, str | None], _Door] = {}
 
     def begin(self, all: Iterable[LateContexts[_Contexts]]) -> None:  # noqa: A002 - what it is
         """
@@ -223,7 +232,9 @@ class Tokens:
 
     async def _loaded(self, key: TokenKey, token: _Token) -> crypto.PKey:
         now = self._reactor.seconds()
-        loaded = await token.steps.run(now + _LOAD_SECONDS, lambda: token.load(self._load))
+        door = self._doors.setdefault((key.token, key.pin), _Door())
+        deadline = now + _LOAD_SECONDS
+        loaded = await token.steps.run(deadline, lambda: door.load(key, self._load))
         self.log.info(
             "the key {name} in a token can be used, it took {seconds:.2f} s to load",
             name=key.name,
@@ -236,7 +247,7 @@ class Tokens:
             self.used = True
             answerer = f"the token of {key.name}"
             steps = ThreadSteps(self._reactor, answerer, self._pool(answerer))
-            self._tokens[key] = _Token(key, steps)
+            self._tokens[key] = _Token(steps)
         return self._tokens[key]
 
     def _failed(self, failure: Failure) -> None:

@@ -21,6 +21,9 @@ _PROVIDERS: Final = {"TSS2 PRIVATE KEY": TPM, _URI_LABEL.decode(): PKCS11}
 
 _URI: Final = re.compile(r"pkcs11:([!-~]*)")
 _ATTRIBUTE: Final = re.compile(r"[a-z0-9-]+=(?:[^%;?]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_NOT_OF_TOKEN: Final = frozenset(["object", "id", "type"])
+"""Attributes that are about the key, and not about its token."""
+
 _VERSION: Final = b"PKCS#11 Provider URI v1.0"
 _SEQUENCE, _VISIBLE_STRING, _UTF8_STRING = 0x30, 0x1A, 0x0C
 
@@ -35,12 +38,15 @@ class TokenKey:
     @ivar pem: what OpenSSL loads it from.
     @ivar pin: where its PIN is: a path, or C{credential:NAME} for a file in
         the service's credentials directory.
+    @ivar token: what to call the token, as far as it is known: keys with the
+        same one count wrong PINs together.
     """
 
     name: str
     provider: str
     pem: bytes = field(repr=False)
     pin: str | None = None
+    token: str = ""
 
     @classmethod
     def fromURI(cls, uri: str, pin: str | None = None) -> TokenKey:
@@ -69,7 +75,9 @@ class TokenKey:
         kept, source = _withoutPIN(query)
         if source is not None and pin is not None:
             raise ValueError("a pin-source beside token_pin; remove one of the two")
-        return cls(name, PKCS11, _pemOf("?".join(filter(None, (name, kept)))), pin or source)
+        token = sorted(one for one in attributes if one.partition("=")[0] not in _NOT_OF_TOKEN)
+        whole = "?".join(filter(None, (name, kept)))
+        return cls(name, PKCS11, _pemOf(whole), pin or source, ";".join(token))
 
     @classmethod
     def fromPEM(cls, path: str, data: bytes, pin: str | None = None) -> TokenKey | None:
@@ -83,8 +91,9 @@ class TokenKey:
         @raise ValueError: if there is but half a key in it.
         """
         for label, _text in pem.blocks(data):
-            if label in _PROVIDERS:
-                return cls(path, _PROVIDERS[label], data, pin)
+            provider = _PROVIDERS.get(label)
+            if provider is not None:
+                return cls(path, provider, data, pin, provider)
         return None
 
 

@@ -260,6 +260,19 @@ class FailureTests(LateContextsTestCase):
         self.release()
         self.successResultOf(waiting)
 
+    def test_wrongPINOfTwoKeys(self) -> None:
+        """Keys in the same token count their wrong PINs together."""
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w") as file:
+            file.write("1234\n")
+        keys = [TokenKey(f"key {token} {n}", "x", b"", path, token) for token in "ab" for n in "12"]
+        for key in keys:
+            self.refusals[key] = KeyUnusable(PIN_REFUSED, "expected another PIN")
+        self.tokens.begin([LateContexts([key], Made) for key in keys])
+        self.release()
+        self.assertEqual(len(self.texts()), 4)
+        self.assertEqual([key.token for key in self.loads], ["a", "b"])
+
     def test_missingPIN(self) -> None:
         """A PIN that is not there yet is looked for again: that costs nothing."""
         key = TokenKey("/etc/key.pem", "tpm2", b"key", "/nowhere/pin")

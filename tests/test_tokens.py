@@ -90,6 +90,17 @@ class URITests(SynchronousTestCase):
         for uri in ("pkcs11:object=server", "pkcs11:object=server;"):
             self.assertEqual(uriIn(TokenKey.fromURI(uri)), "pkcs11:object=server;type=private", uri)
 
+    def test_token(self) -> None:
+        """Keys in the same token are known as such, however the URI is written."""
+        uris = (
+            "pkcs11:token=lab;serial=1;object=a",
+            "pkcs11:id=%01;serial=1;token=lab;type=private",
+            "pkcs11:object=a;token=lab",
+            "pkcs11:object=a",
+        )
+        found = [TokenKey.fromURI(uri).token for uri in uris]
+        self.assertEqual(found, ["serial=1;token=lab", "serial=1;token=lab", "token=lab", ""])
+
     def test_query(self) -> None:
         """What is in the query stays there, and out of the name."""
         key = TokenKey.fromURI(URI + "?module-name=secret&x-vendor=1")
@@ -158,8 +169,8 @@ class PEMTests(SynchronousTestCase):
             key = TokenKey.fromPEM("/etc/key.pem", data, "credential:pin")
             assert key is not None
             self.assertEqual(
-                (key.name, key.provider, key.pem, key.pin),
-                ("/etc/key.pem", provider, data, "credential:pin"),
+                (key.name, key.provider, key.pem, key.pin, key.token),
+                ("/etc/key.pem", provider, data, "credential:pin", provider),
             )
             self.assertNotIn("c29t", repr(key))
 

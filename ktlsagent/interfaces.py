@@ -55,6 +55,18 @@ class INetlinkSocket(Interface):
         @raise OSError: if the kernel refuses.
         """
 
+    def groups() -> frozenset[int]:
+        """
+        @return: the multicast groups that the socket has joined.
+        @raise OSError: if the kernel does not tell.
+        """
+
+    def namespace() -> int:
+        """
+        @return: a number that stands for the socket's network namespace.
+        @raise OSError: if the kernel does not tell.
+        """
+
     def portId() -> int:
         """
         @return: the socket's own netlink port.

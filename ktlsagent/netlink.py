@@ -11,14 +11,15 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ktlsagent.errors import MalformedRequest, NetlinkError, OutOfDescriptors, StartError
 from ktlsagent.interfaces import IHandshakeKernel, INetlinkSocket
+from ktlsagent.netlinksocket import NETLINK_GENERIC, NetlinkSocket
 from ktlsagent.protocols.handshakefamily import (
     BASE_DONE_ATTRIBUTES,
     FAMILY_NAME,
@@ -46,14 +47,6 @@ from ktlsagent.protocols.netlink import (
     splitMessages,
 )
 
-_NETLINK_GENERIC = 16
-_SOL_NETLINK = 270
-_NETLINK_ADD_MEMBERSHIP = 1
-_NETLINK_CAP_ACK = 10
-_NETLINK_EXT_ACK = 11
-_SO_RCVBUFFORCE = 33
-_READY_BUFFER = 4 * 2**20
-_RECEIVE_SIZE = 2**16
 _GROUPS_IN_PROC = 32
 
 _NO_FAMILY = (
@@ -63,65 +56,36 @@ _NO_FAMILY = (
 )
 
 
-@implementer(INetlinkSocket)
-class NetlinkSocket:
-    """A real generic netlink socket of the current network namespace."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-            _NETLINK_GENERIC,
-        )
-        self._socket.bind((0, 0))
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-
-    def fileno(self) -> int:
-        """See L{INetlinkSocket}."""
-        return self._socket.fileno()
-
-    def send(self, data: bytes) -> None:
-        """See L{INetlinkSocket}."""
-        self._socket.send(data)
-
-    def receive(self) -> bytes:
-        """See L{INetlinkSocket}."""
-        return self._socket.recv(_RECEIVE_SIZE)
-
-    def join(self, group: int) -> None:
-        """See L{INetlinkSocket}.  The receive buffer is made large first."""
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _READY_BUFFER)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READY_BUFFER)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-
-    def portId(self) -> int:
-        """See L{INetlinkSocket}."""
-        port: int = self._socket.getsockname()[0]
-        return port
-
-    def close(self) -> None:
-        """See L{INetlinkSocket}."""
-        self._socket.close()
+_NOT_ADOPTED = (
+    "the socket for READY that was handed over is not used: expected {expected}, found {found}; a "
+    "new one is opened, and mounts that began before it may fail"
+)
 
 
 @implementer(IHandshakeKernel)
 class HandshakeNetlink:
     """The kernel's C{handshake} family over two netlink sockets."""
 
+    log = Logger()
+
     def __init__(
         self,
         openSocket: Callable[[], INetlinkSocket] = NetlinkSocket,
         listenersFile: str = "/proc/net/netlink",
+        adoptSocket: Callable[[int], INetlinkSocket] = NetlinkSocket,
+        inherited: int | None = None,
     ) -> None:
         """
         @param openSocket: makes the sockets.
         @param listenersFile: where the kernel lists netlink sockets.
+        @param adoptSocket: makes a socket of a descriptor that is open.
+        @param inherited: the descriptor of a socket for READY that was open
+            before; the first L{listen} uses it, or closes it and says why not.
         """
         self._openSocket = openSocket
         self._listenersFile = listenersFile
+        self._adoptSocket = adoptSocket
+        self._inherited = inherited
         self._sequence = itertools.count(1)
         self._family = Family(0, {})
         self._doneAttributes: frozenset[int] = BASE_DONE_ATTRIBUTES
@@ -143,8 +107,35 @@ class HandshakeNetlink:
                     f"expected the multicast group {GROUP_NAME!r} in the kernel's handshake "
                     f"family, found {sorted(self._family.groups)}; boot a newer kernel"
                 )
-            self._ready = self._openSocket()
-            self._ready.join(self._family.groups[GROUP_NAME])
+            group = self._family.groups[GROUP_NAME]
+            self._ready = self._adopt(group)
+            if self._ready is None:
+                self._ready = self._openSocket()
+                self._ready.join(group)
+
+    def _adopt(self, group: int) -> INetlinkSocket | None:
+        """Use the socket that was open before, if it is what we would open."""
+        descriptor, self._inherited = self._inherited, None
+        if descriptor is None:
+            return None
+        expected = "a netlink socket of this network namespace in the handshake agents' group"
+        try:
+            adopted = self._adoptSocket(descriptor)
+        except OSError as error:
+            self.log.warn(_NOT_ADOPTED, expected=expected, found=str(error))
+            return None
+        try:
+            if group not in adopted.groups():
+                found = f"one that is not in the group {group}"
+            elif adopted.namespace() != self._opened(self._command).namespace():
+                found = "one of another network namespace"
+            else:
+                return adopted
+        except OSError as error:
+            found = f"one that tells nothing: {error}"
+        adopted.close()
+        self.log.warn(_NOT_ADOPTED, expected=expected, found=found)
+        return None
 
     @contextmanager
     def _starting(self) -> Iterator[None]:
@@ -256,7 +247,7 @@ class HandshakeNetlink:
             for line in lines:
                 _pointer, protocol, port, groups, *_rest = line.split()
                 listens = int(groups, 16) >> (group - 1) & 1
-                if int(protocol) == _NETLINK_GENERIC and listens and int(port) != own:
+                if int(protocol) == NETLINK_GENERIC and listens and int(port) != own:
                     others.append(int(port))
         return others
 

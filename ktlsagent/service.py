@@ -202,6 +202,13 @@ class AgentService(Service):
         """
         return await self._configured.reload()
 
+    def listener(self) -> int:
+        """
+        @return: the descriptor of the socket that READY comes on.
+        @raise NetlinkError: if the agent does not listen.
+        """
+        return self._kernel.fileno()
+
     def _deaf(self, reason: Failure) -> None:
         """The reactor does not wait for READY any more."""
         self.log.failure("This is a bug in ktlsagent", failure=reason)

@@ -16,6 +16,9 @@ import atexit
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.application.service import IService, Service
@@ -23,10 +26,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
 
-from ktlsagent import __version__
+from ktlsagent import __version__, readysocket
 from ktlsagent.config import loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
+from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.service import AgentService
 
 _FAILURE = 1
@@ -54,7 +58,9 @@ class ProgramService(Service):
     The agent as a program: signals, and the exit status.
 
     SIGHUP reloads.  SIGTERM and SIGINT stop with the exit status 0 when the
-    last request is answered; twistd itself would end by the signal.
+    last request is answered; twistd itself would end by the signal.  SIGUSR2
+    does the same, and then starts the program again in the same process, from
+    what is installed by then.  The socket for READY stays open meanwhile.
     """
 
     log = Logger()
@@ -64,13 +70,14 @@ class ProgramService(Service):
         @param reactor: the reactor.
         @param config: the configuration file's name, if one was given.
         """
-        self._failed = False
+        self._settled = False
         self._reactor = reactor
         self._agent = AgentService(
             cast(IAgentReactor, reactor),
             loadConfig(config),
             reread=lambda: loadConfig(config),
             fatal=self._fatal,
+            kernel=HandshakeNetlink(inherited=readysocket.inherited()),
         )
 
     def startService(self) -> None:
@@ -85,6 +92,7 @@ class ProgramService(Service):
             self.log.critical("ktlsagent cannot start: {reason}", reason=str(error))
             raise SystemExit(_FAILURE) from error
         Service.startService(self)
+        self._tellSystemd()
         self._reactor.callWhenRunning(self._handleSignals)
 
     def stopService(self) -> Deferred[None]:
@@ -98,18 +106,46 @@ class ProgramService(Service):
 
     def _stopped(self) -> None:
         """All requests are answered: what is left to do must not be held up by a token."""
-        if self._agent.usedTokens and not self._failed:
+        if self._agent.usedTokens and not self._settled:
             atexit.register(_exitAtOnce)
 
     def _handleSignals(self) -> None:
         """Take over the signals, after the reactor has installed its own handlers."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+        for number, handle in (
+            (signal.SIGTERM, self._stop),
+            (signal.SIGINT, self._stop),
+            (signal.SIGHUP, self._reload),
+            (signal.SIGUSR2, self._restart),
+        ):
+            signal.signal(number, partial(_inReactor, self._reactor, handle))
+
+    def _tellSystemd(self) -> None:
+        """Say that the agent is ready, and have its socket held; it works without that, too."""
+        try:
+            readysocket.hold(self._agent.listener())
+            readysocket.notify("READY=1")
+        except OSError as error:
+            self.log.warn(
+                "expected systemd to take the agent's socket and word of its start, found "
+                "{error}: mounts may fail while the agent is restarted; look at NOTIFY_SOCKET",
+                error=error,
+            )
 
     def _stop(self) -> None:
         if self.running:
             self._reactor.stop()
+
+    def _restart(self) -> None:
+        """Stop, and start again in the same process."""
+        if not self.running:
+            return
+        self.log.info("starting again in the same process, when nothing is in flight any more")
+        self._settled = True
+        # Until the new program handles them these would end it.
+        for number in (signal.SIGUSR2, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        atexit.register(_startAgain, os.dup(self._agent.listener()))
+        self._stop()
 
     def _reload(self) -> None:
         self.log.info("reloading")
@@ -119,9 +155,25 @@ class ProgramService(Service):
 
     def _fatal(self, _error: AgentError) -> None:
         """End the program with a failure; the reason has been logged."""
-        self._failed = True
+        self._settled = True
         atexit.register(_exitWithFailure)
         self._stop()
+
+
+def _startAgain(descriptor: int) -> None:
+    """
+    Become a new process of this program.  twistd has closed its log and
+    removed its files by now.
+
+    @param descriptor: of the socket that READY comes on.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        readysocket.replaceProcess(descriptor)
+    except OSError:
+        traceback.print_exc()
+        _exitWithFailure()
 
 
 def _exitWithFailure() -> None:
@@ -141,6 +193,11 @@ def _exitAtOnce(status: int = 0) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _inReactor(reactor: Any, handle: Callable[[], None], *_ignored: object) -> None:  # noqa: ANN401
+    """Handle a signal in the reactor's own time."""
+    reactor.callFromThread(handle)
 
 
 def makeService(options: Options) -> IService:

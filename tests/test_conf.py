@@ -94,13 +94,23 @@ class UnitTests(SynchronousTestCase):
         The unit starts the agent in the foreground, reloads it by SIGHUP and
         restarts it after a failure.
         """
-        self.assertEqual(self.unit["Service", "Type"], ["simple"])
+        self.assertEqual(self.unit["Service", "Type"], ["notify"])
+        self.assertEqual(self.unit["Service", "NotifyAccess"], ["main"])
         self.assertEqual(
             " ".join(self.unit["Service", "ExecStart"]),
             "/usr/bin/twistd -n --pidfile= ktlsagent",
         )
         self.assertEqual(self.unit["Service", "ExecReload"][1:], ["-HUP", "$MAINPID"])
         self.assertEqual(self.unit["Service", "Restart"], ["on-failure"])
+
+    def test_listenerIsHeld(self) -> None:
+        """
+        The agent's one socket is held over a restart, but not after a stop, and a
+        restart is too fast for a mount to notice.
+        """
+        self.assertEqual(self.unit["Service", "FileDescriptorStoreMax"], ["1"])
+        self.assertEqual(self.unit["Service", "FileDescriptorStorePreserve"], ["restart"])
+        self.assertEqual(self.unit["Service", "RestartSec"], ["100ms"])
 
     def test_stopping(self) -> None:
         """

@@ -9,11 +9,13 @@ import select
 import socket
 import struct
 
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import MalformedRequest, NetlinkError, OutOfDescriptors, StartError
 from ktlsagent.interfaces import INetlinkSocket
-from ktlsagent.netlink import HandshakeNetlink, NetlinkSocket
+from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.netlinksocket import NetlinkSocket
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from tests.support import netlinktests
 from tests.support.fakekernel import (
@@ -30,6 +32,7 @@ from tests.support.fakekernel import (
     TAG,
     X509,
     FakeHandshakeKernel,
+    FakeNetlinkSocket,
     FakeUpcall,
     attribute,
     netlinkMessage,
@@ -55,8 +58,13 @@ class _FakeKernelTestCase(SynchronousTestCase):
     def openSocket(self) -> INetlinkSocket:
         return self.fake.socket()
 
-    def makeKernel(self) -> HandshakeNetlink:
-        return HandshakeNetlink(self.fake.socket, self.fake.listenersFile)
+    def handOver(self, opened: INetlinkSocket) -> int:
+        return opened.fileno()
+
+    def makeKernel(self, inherited: int | None = None) -> HandshakeNetlink:
+        return HandshakeNetlink(
+            self.fake.socket, self.fake.listenersFile, self.fake.adopt, inherited
+        )
 
 
 class FakeHandshakeKernelTests(_FakeKernelTestCase, netlinktests.HandshakeKernelTestsMixin):
@@ -139,6 +147,43 @@ class HandshakeNetlinkStartTests(_FakeKernelTestCase):
         self.fake.groups["tlshd"] += 1
         self.assertRaises(StartError, kernel.listen)
         self.assertEqual(self.fake.sockets, [])
+
+    def inheriting(self, opened: FakeNetlinkSocket) -> str:
+        """
+        Listen with a socket that has been open before.
+
+        @param opened: the socket.
+        @return: what was said about it.
+        """
+        kernel = self.makeKernel(opened.fileno())
+        self.addCleanup(kernel.close)
+        kernel.open()
+        with capturedLogs() as events:
+            kernel.listen()
+        self.assertNotEqual(kernel.fileno(), opened.fileno())
+        return "\n".join(eventAsText(event) for event in events)
+
+    def opened(self) -> FakeNetlinkSocket:
+        """
+        Open a socket that would do, but for what the test changes.
+
+        @return: the socket.
+        """
+        self.fake.socket().join(self.fake.groups["tlshd"])
+        return self.fake.sockets[-1]
+
+    def test_inheritedFromElsewhere(self) -> None:
+        """A socket of another network namespace is not used."""
+        opened = self.opened()
+        opened.cookie += 1
+        self.assertIn("found one of another network namespace", self.inheriting(opened))
+        self.assertNotIn(opened, self.fake.sockets)
+
+    def test_inheritedOfAnotherBoot(self) -> None:
+        """A socket of which the kernel says nothing is not used."""
+        opened = self.opened()
+        opened.cookie = -1
+        self.assertIn("found one that tells nothing", self.inheriting(opened))
 
     def test_groupBeyondTheList(self) -> None:
         """A group that the kernel's list has no room for cannot be looked up in it."""
@@ -613,6 +658,27 @@ class NetlinkSocketTests(SynchronousTestCase):
         """The control family's group can be joined, one that does not exist cannot."""
         self.socket.join(GENL_ID_CTRL)
         self.assertRaises(OSError, self.socket.join, 0x7FFFFFF0)
+
+    def test_inherited(self) -> None:
+        """A socket that has been open before goes on with its groups, and does not block."""
+        self.socket.join(GENL_ID_CTRL)
+        descriptor = os.dup(self.socket.fileno())
+        os.set_blocking(descriptor, True)
+        os.set_inheritable(descriptor, True)
+        inherited = NetlinkSocket(descriptor)
+        self.addCleanup(inherited.close)
+        self.assertEqual(inherited.portId(), self.socket.portId())
+        self.assertEqual(inherited.namespace(), self.socket.namespace())
+        self.assertEqual(inherited.groups(), {GENL_ID_CTRL})
+        self.assertRaises(BlockingIOError, inherited.receive)
+        self.assertFalse(os.get_inheritable(descriptor))
+
+    def test_inheritedOfAnotherKind(self) -> None:
+        """A socket of another family is refused and closed, anything else refused."""
+        other = socket.socket()
+        self.assertRaises(OSError, NetlinkSocket, descriptor := other.detach())
+        self.assertRaises(OSError, os.fstat, descriptor)
+        self.assertRaises(OSError, NetlinkSocket, descriptor)
 
     def test_descriptor(self) -> None:
         """The descriptor is not inherited, and gone after closing."""

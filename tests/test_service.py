@@ -147,7 +147,7 @@ class DrainTests(ServiceTestCase):
     def test_strays(self) -> None:
         """A message that nobody asked for is dropped, so that it does not fill the buffer."""
         self.start()
-        command = next(opened for opened in self.kernel.sockets if not opened.groups)
+        command = next(opened for opened in self.kernel.sockets if not opened.joined)
         command.deliver(b"what is this")
         self.reactor.settle()
         self.assertEqual(len(self.said("dropped 1 netlink messages")), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,49 @@ class ProgramTests(AgentTestCase):
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertTrue(program._agent.running)
 
+    def test_restart(self) -> None:
+        """SIGUSR2 stops the agent, and leaves the socket of READY open for its successor."""
+        self.keepSignals()
+        program, reactor = self.program()
+        program.startService()
+        ready = program._agent.listener()
+        kept: list[int] = []
+        self.patch(tap, "_startAgain", kept.append)
+        self.patch(atexit, "register", lambda call, *arguments: call(*arguments))
+        program._restart()
+        self.assertEqual(reactor.stopped, 1)
+        self.assertTrue(os.path.sameopenfile(ready, kept[0]))
+        self.successResultOf(program.stopService())
+        os.close(kept[0])
+        self.assertEqual(signal.getsignal(signal.SIGUSR2), signal.SIG_IGN)
+        program._restart()
+        self.assertEqual((reactor.stopped, len(kept)), (1, 1))
+
+    def keepSignals(self) -> None:
+        """Handle signals as before when the test is over."""
+        for number in (signal.SIGUSR2, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def test_saysThatItIsReady(self) -> None:
+        """The service manager is told of the start, and gets the socket."""
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(manager.close)
+        manager.bind(f"\0ktlsagent-test-{os.getpid()}")
+        self.patch(os, "environ", {"NOTIFY_SOCKET": f"@ktlsagent-test-{os.getpid()}"})
+        program, _reactor = self.program()
+        program.startService()
+        said = [manager.recv(100) for _ in range(3)]
+        self.assertEqual([text.split(b"=")[0] for text in said[:2]], [b"FDSTOREREMOVE", b"FDSTORE"])
+        self.assertEqual(said[2], b"READY=1")
+
+    def test_systemdIsDeaf(self) -> None:
+        """An agent that cannot tell systemd works all the same, and says so."""
+        self.patch(os, "environ", {"NOTIFY_SOCKET": "/missing/socket"})
+        program, _reactor = self.program()
+        program.startService()
+        self.assertTrue(program._agent.running)
+        self.assertTrue(any("NOTIFY_SOCKET" in (eventAsText(e) or "") for e in self.events))
+
     def test_fatal(self) -> None:
         """An agent that cannot go on stops the program, whose exit status tells."""
         program, reactor = self.program()
@@ -229,7 +273,10 @@ class ExitTests(SynchronousTestCase):
     """The exit status."""
 
     SCRIPT = """
-import atexit, sys
+import atexit
+import os
+import sys
+from types import SimpleNamespace
 from ktlsagent import tap
 from twisted.internet import reactor
 program = object.__new__(tap.ProgramService)
@@ -241,22 +288,32 @@ if sys.argv[1] == "token":
     import ctypes, threading
     threading.Thread(target=ctypes.CDLL(None).pause, daemon=True).start()
     atexit.register(tap._exitAtOnce)
+if sys.argv[1] == "restart":
+    held = tap.readysocket.inherited()
+    if held is not None:
+        print(os.pread(held, 100, 0).decode(), os.getpid(), flush=True)
+    else:
+        held = os.memfd_create("held")
+        os.write(held, b"again")
+    program._agent = SimpleNamespace(listener=lambda: held)
 if sys.argv[1] == "fatal":
     reactor.callLater(0, program._fatal, None)
 reactor.run()
 """
 
-    def start(self, how: str) -> subprocess.Popen[str]:
+    def start(self, how: str, before: str = "") -> subprocess.Popen[str]:
         """
         Run a program that does nothing.
 
         @param how: C{fatal} if it ends by itself.
+        @param before: what it does first.
         @return: the process, which is running.
         """
         process = subprocess.Popen(
-            [sys.executable, "-c", self.SCRIPT, how],
+            [sys.executable, "-c", before + self.SCRIPT, how],
             cwd=ROOT,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if before else None,
             text=True,
         )
         self.addCleanup(process.wait)
@@ -276,6 +333,23 @@ reactor.run()
         process = self.start("token")
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
+
+    def test_restart(self) -> None:
+        """SIGUSR2 starts the program again in the same process, as often as one likes."""
+        process = self.start("restart")
+        assert process.stdout is not None
+        for _time in range(3):
+            process.send_signal(signal.SIGUSR2)
+            self.assertEqual(process.stdout.readline(), f"again {process.pid}\n")
+            self.assertEqual(process.stdout.readline(), "running\n")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), 0)
+
+    def test_cannotRestart(self) -> None:
+        """A program that has gone from the disk cannot be started again: that is a failure."""
+        process = self.start("restart", "import sys; sys.executable = '/missing'\n")
+        process.send_signal(signal.SIGUSR2)
+        self.assertEqual(process.wait(30), 1)
 
     def test_fatal(self) -> None:
         """What the agent cannot go on after ends the program with a failure."""

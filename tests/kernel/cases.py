@@ -297,6 +297,12 @@ def _lives() -> Iterator[Case]:
         ("terminatedWhileStalled", "SIGTERM waits for a stalled peer no longer than its deadline."),
     ):
         yield Case(function, expectation, f"lifecycle.{function}")
+    yield Case(
+        "restartedInPlace",
+        "An agent that starts again in the same process eight times costs no mount.",
+        "restarting.inPlace",
+        timeout=240.0,
+    )
     for version in ("4.2", "3"):
         yield Case(
             camel("unmount", "says", "close", "notify", f"v{version}"),

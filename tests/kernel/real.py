@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent.interfaces import IKernelTLS, IKeyrings, INetlinkSocket
 from ktlsagent.keyrings import Keyrings
 from ktlsagent.ktls import KernelTLS
-from ktlsagent.netlink import HandshakeNetlink, NetlinkSocket
+from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.netlinksocket import NetlinkSocket
 from tests.support import keyringstests, ktlstests, netlinktests
 
 
@@ -23,8 +24,12 @@ class RealHandshakeKernelTests(netlinktests.HandshakeKernelTestsMixin, Synchrono
     def openSocket(self) -> INetlinkSocket:
         return NetlinkSocket()
 
-    def makeKernel(self) -> HandshakeNetlink:
-        return HandshakeNetlink()
+    def handOver(self, opened: INetlinkSocket) -> int:
+        assert isinstance(opened, NetlinkSocket)
+        return opened._socket.detach()
+
+    def makeKernel(self, inherited: int | None = None) -> HandshakeNetlink:
+        return HandshakeNetlink(inherited=inherited)
 
 
 class RealKernelTLSTests(ktlstests.KernelTLSTestsMixin, SynchronousTestCase):

@@ -211,7 +211,8 @@ class FakeNetlinkSocket:
     A netlink socket of L{FakeHandshakeKernel}; its descriptor is real, and
     readable while something is queued.
 
-    @ivar groups: the multicast groups that it has joined.
+    @ivar joined: the multicast groups that it has joined.
+    @ivar cookie: its network namespace; if it is negative, the kernel does not tell.
     """
 
     def __init__(self, kernel: FakeHandshakeKernel, port: int) -> None:
@@ -219,7 +220,8 @@ class FakeNetlinkSocket:
         @param kernel: what it leads to.
         @param port: its netlink port.
         """
-        self.groups: set[int] = set()
+        self.joined: set[int] = set()
+        self.cookie = 1
         self._kernel = kernel
         self._port = port
         self._queue: deque[bytes] = deque()
@@ -250,8 +252,18 @@ class FakeNetlinkSocket:
         self._requireOpen()
         if group not in self._kernel.groups.values():
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.groups.add(group)
+        self.joined.add(group)
         self._kernel.listenersChanged()
+
+    def groups(self) -> frozenset[int]:
+        self._requireOpen()
+        return frozenset(self.joined)
+
+    def namespace(self) -> int:
+        self._requireOpen()
+        if self.cookie < 0:
+            raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+        return self.cookie
 
     def portId(self) -> int:
         self._requireOpen()
@@ -332,6 +344,19 @@ class FakeHandshakeKernel:
         self.listenersChanged()
         return opened
 
+    def adopt(self, descriptor: int) -> INetlinkSocket:
+        """
+        Make a socket of a descriptor.
+
+        @param descriptor: that of an open one.
+        @return: the socket.
+        @raise OSError: if it is none of ours.
+        """
+        for opened in self.sockets:
+            if opened.fileno() == descriptor:
+                return opened
+        raise OSError(errno.EPROTONOSUPPORT, "not a generic netlink socket")
+
     def takeTags(self) -> None:
         """Take session tags from now on."""
         self.doneAttributes[TAG] = NL_ATTR_TYPE_STRING
@@ -403,7 +428,7 @@ class FakeHandshakeKernel:
         # The kernel's own socket, and another protocol's in a group of the same number.
         listed = [(_NETLINK_GENERIC, 0, 0), (_NETLINK_ROUTE, 4711, 1 << (TLSHD_GROUP - 1))]
         for opened in self.sockets:
-            groups = sum(1 << (group - 1) for group in opened.groups) & 0xFFFFFFFF
+            groups = sum(1 << (group - 1) for group in opened.joined) & 0xFFFFFFFF
             listed.append((_NETLINK_GENERIC, opened.portId(), groups))
         lines = [_LISTENERS_HEAD]
         for protocol, port, groups in listed:
@@ -567,7 +592,7 @@ class FakeHandshakeKernel:
 
     def _multicast(self, datagram: bytes) -> None:
         for opened in self.sockets:
-            if self.groups.get("tlshd") in opened.groups:
+            if self.groups.get("tlshd") in opened.joined:
                 opened.deliver(datagram)
 
 

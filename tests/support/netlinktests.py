@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 
+from twisted.logger import capturedLogs, eventAsText
 from zope.interface.verify import verifyObject
 
 from ktlsagent.errors import NetlinkError
@@ -25,21 +26,32 @@ class HandshakeKernelTestsMixin(TestsMixin):
         """
         raise NotImplementedError
 
-    def makeKernel(self) -> HandshakeNetlink:
+    def makeKernel(self, inherited: int | None = None) -> HandshakeNetlink:
         """
         Make what is tested; not opened yet.
 
+        @param inherited: the descriptor of a socket for READY that is open.
         @return: the handshake family of the kernel under test.
         """
         raise NotImplementedError
 
-    def listening(self) -> HandshakeNetlink:
+    def handOver(self, opened: INetlinkSocket) -> int:
+        """
+        Give a socket up, but do not close it.
+
+        @param opened: the socket.
+        @return: its descriptor.
+        """
+        raise NotImplementedError
+
+    def listening(self, inherited: int | None = None) -> HandshakeNetlink:
         """
         Make what is tested, and listen.
 
+        @param inherited: the descriptor of a socket for READY that is open.
         @return: the handshake family, closed at the end of the test.
         """
-        kernel = self.makeKernel()
+        kernel = self.makeKernel(inherited)
         kernel.open()
         self.addCleanup(kernel.close)
         kernel.listen()
@@ -167,6 +179,52 @@ class HandshakeKernelTestsMixin(TestsMixin):
         self.assertNotEqual(list(kernel.otherListeners()), list(other.otherListeners()))
         other.leave()
         self.assertEqual(list(kernel.otherListeners()), [])
+
+    def test_groups(self) -> None:
+        """A socket tells which groups it has joined."""
+        kernel = self.listening()
+        group = kernel._family.groups["tlshd"]
+        opened = self.openSocket()
+        self.addCleanup(opened.close)
+        self.assertEqual(opened.groups(), frozenset())
+        opened.join(group)
+        self.assertEqual(opened.groups(), {group})
+
+    def test_inherits(self) -> None:
+        """A socket for READY that has been open before is used, and is the only one."""
+        group = self.listening()._family.groups["tlshd"]
+        opened = self.openSocket()
+        opened.join(group)
+        port = opened.portId()
+        with capturedLogs() as events:
+            kernel = self.listening(self.handOver(opened))
+        self.assertEqual(events, [])
+        self.assertIsNone(kernel.accept())
+        self.assertEqual(len(kernel.otherListeners()), 1)
+        self.assertIn(port, self.listening().otherListeners())
+
+    def test_doesNotInheritWhatHearsNothing(self) -> None:
+        """A socket that is not in the group is closed, with a warning, and a new one opened."""
+        opened = self.openSocket()
+        with capturedLogs() as events:
+            kernel = self.listening(self.handOver(opened))
+        (event,) = events
+        self.assertIn("is not in the group", eventAsText(event))
+        self.assertIsNone(kernel.accept())
+        self.assertNotEqual(kernel._opened(kernel._ready).groups(), frozenset())
+
+    def test_doesNotInheritAnythingElse(self) -> None:
+        """What is no netlink socket is not used, and the next start does not try it again."""
+        readable, writable = os.pipe()
+        self.addCleanup(os.close, readable)
+        self.addCleanup(os.close, writable)
+        with capturedLogs() as events:
+            kernel = self.listening(os.dup(readable))
+            kernel.close()
+            kernel.open()
+            kernel.listen()
+        (event,) = events
+        self.assertIn("expected a netlink socket of this network namespace", eventAsText(event))
 
     def test_leave(self) -> None:
         """After leaving, requests can still be answered, but none be accepted."""

@@ -244,6 +244,14 @@ class Agent:
         self.process.send_signal(signal.SIGHUP)
         return self.waitForLog(r"\breload(?: refused\b|: )", since)
 
+    def starts(self) -> int:
+        """
+        Count how often ktlsagent has said that it is ready.
+
+        @return: how often.
+        """
+        return len(re.findall(r"\bktlsagent \S+ ready\b", self.log()))
+
     def _listening(self) -> bool:
         """
         Say whether it has joined a generic netlink group.
@@ -254,7 +262,7 @@ class Agent:
         if self.process.poll() is not None:
             raise Unexpected(f"{self.name} ended with {self.process.returncode}:\n{self.log()}")
         if self.kind == KTLSAGENT:
-            return bool(re.search(r"\bktlsagent \S+ ready\b", self.log()))
+            return self.starts() > 0
         directory = Path(f"/proc/{self.process.pid}")
         rows = [row.split() for row in (directory / "net/netlink").read_text().splitlines()[1:]]
         joined = {
@@ -282,6 +290,12 @@ class Agent:
         except subprocess.TimeoutExpired:
             raise Unexpected(f"{self.name} does not end") from None
 
+    def restartInPlace(self) -> None:
+        """Have ktlsagent start again in the same process, and wait until it has."""
+        before = self.starts()
+        self.process.send_signal(signal.SIGUSR2)
+        until(lambda: self.starts() > before, f"{self.name} has started again", _STARTING_SECONDS)
+
     def kill(self) -> None:
         """End it without a warning."""
         self.process.kill()
@@ -308,16 +322,17 @@ class Agent:
 
     def _checkBooks(self) -> None:
         """
-        Look at the line that ktlsagent logs when it has stopped.
+        Look at the lines that ktlsagent logs whenever it has stopped.
 
-        @raise Unexpected: if the line is missing, or anything is not zero.
+        @raise Unexpected: if there is none, or anything is not zero.
         """
-        match = re.search(r"\bstopped: (.*)", self.log())
-        if match is None:
+        lines = re.findall(r"\bstopped: (.*)", self.log())
+        if not lines:
             raise Unexpected(f"{self.name} logged no ledger when it stopped")
-        books = {name: int(value) for name, value in (word.split("=") for word in match[1].split())}
-        held = {
-            name: count for name, count in books.items() if name not in {"accepted", "answered"}
-        }
-        if books["accepted"] != books["answered"] or any(held.values()):
-            raise Unexpected(f"{self.name}: the ledger is not balanced: {match[1]}")
+        for line in lines:
+            books = {name: int(value) for name, value in (word.split("=") for word in line.split())}
+            held = {
+                name: count for name, count in books.items() if name not in {"accepted", "answered"}
+            }
+            if books["accepted"] != books["answered"] or any(held.values()):
+                raise Unexpected(f"{self.name}: the ledger is not balanced: {line}")

@@ -7,7 +7,8 @@ import os
 import socket
 
 from ktlsagent.interfaces import INetlinkSocket
-from ktlsagent.netlink import HandshakeNetlink, NetlinkSocket
+from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.netlinksocket import NetlinkSocket
 from tests.kernel.guest import peers
 from tests.kernel.guest.agents import configuration
 from tests.kernel.guest.lab import LOGS, Lab

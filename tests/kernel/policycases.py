@@ -84,6 +84,11 @@ def _plain() -> Iterator[Case]:
             "pins.besideChain",
             "Pins beside an authority: both have to be right.",
         ),
+        (
+            "tokenLocked",
+            "tokenkeys.locked",
+            "With a wrong PIN a server refuses; with the right one it serves.",
+        ),
     ):
         yield Case(name, expectation, scenario)
 
@@ -114,6 +119,25 @@ def _varied() -> Iterator[Case]:
             f"Certificates for RPC alone are good for {client} and {server}, sunrpc is not known.",
             "rpctls.withTlshd",
             agents,
+        )
+    for kind in ("tpm2", "pkcs11"):
+        yield Case(
+            camel("token", kind),
+            f"Both ends have keys in tokens, {kind}, of EC and of RSA.",
+            "tokenkeys.used",
+            {"kind": kind},
+        )
+        yield Case(
+            camel("token", kind, "gone"),
+            f"Without its token, {kind}, a server refuses in time; with it again one serves.",
+            "tokenkeys.gone",
+            {"kind": kind},
+        )
+        yield Case(
+            camel("token", kind, "slow"),
+            f"A token, {kind}, that says nothing holds up no handshake that does not need it.",
+            "tokenkeys.slow",
+            {"kind": kind},
         )
     for client in (_KTLSAGENT, _TLSHD):
         yield Case(

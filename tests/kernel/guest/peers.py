@@ -532,7 +532,11 @@ def outcome(
     @param alpn: the protocols that the client offers.
     @return: C{ok}; otherwise what the server said, usually the name of an alert.
     """
-    client = RpcClient(host, address)
+    try:
+        client = RpcClient(host, address)
+    except PeerGone as gone:
+        # A server that has no key at hand may be as quick as that.
+        return str(gone)
     try:
         client.startTls(name, alpn=alpn)
         # A server that does not like the certificate says so after our Finished, and

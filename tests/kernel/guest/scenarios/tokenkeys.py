@@ -1,0 +1,247 @@
+"""Private keys in tokens: used, gone and back again, slow, and locked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from tests.kernel.guest import ktls, peers
+from tests.kernel.guest.agents import Agent
+from tests.kernel.guest.certificates import CLIENT, SERVER
+from tests.kernel.guest.hosts import Host
+from tests.kernel.guest.lab import Lab
+from tests.kernel.guest.nfs import readFile, refusal, writeFile
+from tests.kernel.guest.sections import identity, roles, section
+from tests.kernel.guest.tokens import DIRECTORY, PIN, Tokens
+from tests.kernel.guest.waiting import Unexpected, expect
+
+_LABEL: Final = "lab"
+
+_NFSD_SECONDS: Final = 5.0
+"""How long nfsd waits for its agent."""
+
+_WRONG_PIN: Final = "998877"
+
+
+def _tokens(lab: Lab, host: Host, kind: str, *, remote: bool = False) -> Tokens:
+    """
+    Make a host's tokens.
+
+    @param lab: the stage.
+    @param host: whose.
+    @param kind: C{tpm2} or C{pkcs11}.
+    @param remote: whether PKCS#11 leads to a server.
+    @return: the tokens.
+    """
+    made = Tokens(DIRECTORY / host.name, remote=remote)
+    lab.closing(made)
+    if kind == "tpm2":
+        made.startTPM()
+    else:
+        made.makeToken(_LABEL)
+    if remote:
+        made.startServer()
+    return made
+
+
+def _identity(tokens: Tokens, role: str, kind: str, algorithm: str = "EC") -> dict[str, str]:
+    """
+    Make a key in a token, and have a certificate issued for it.
+
+    @param tokens: the host's.
+    @param role: C{server} or C{client}.
+    @param kind: C{tpm2} or C{pkcs11}.
+    @param algorithm: C{EC} or C{RSA}.
+    @return: the keys of a section that name both.
+    """
+    name = f"{role}-{algorithm}"
+    subject = f"{algorithm.lower()}.{role}.lab"
+    names = (subject, *(SERVER if role == "server" else CLIENT).names)
+    if kind == "tpm2":
+        key = str(tokens.tpmKey(name, algorithm))
+        files = {"x509.certificate": tokens.certify(name, key, names)}
+    else:
+        key = tokens.generateKey(_LABEL, name, algorithm)
+        files = {
+            "x509.certificate": tokens.certify(name, key, names, PIN),
+            "token_pin": str(tokens.pinFile(_LABEL)),
+        }
+    return {**files, "x509.private_key": key}
+
+
+def _expectNoPin(lab: Lab) -> None:
+    """
+    Check that no log has a PIN.
+
+    @param lab: the stage.
+    """
+    for agent in lab.agents:
+        for pin in (f" {PIN} ", _WRONG_PIN):
+            expect(f"a PIN in the log of {agent.name}", pin in agent.log(), False)
+
+
+def used(lab: Lab, kind: str) -> None:
+    """
+    Both ends have their keys in tokens: one an EC key, one an RSA key, and then
+    the other way round.
+
+    @param lab: the stage.
+    @param kind: C{tpm2} or C{pkcs11}.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    agents, texts = [], []
+    for host, algorithms in ((serverHost, ("EC", "RSA")), (clientHost, ("RSA", "EC"))):
+        tokens = _tokens(lab, host, kind)
+        own = [_identity(tokens, host.name, kind, algorithm) for algorithm in algorithms]
+        texts.append([roles(keys, keys) for keys in own])
+        agents.append(lab.agent(host, text=texts[-1][0], prefix=tokens.prefix()))
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    for subjects in (("rsa.client.lab", "ec.server.lab"), ("ec.client.lab", "rsa.server.lab")):
+        with lab.mounted(clientHost, "3", "mtls") as mount:
+            written = writeFile(mount.path / "data", 1)
+            expect("SHA-256", readFile(mount.path / "data"), written)
+            expect("kTLS", bool(ktls.sessions(clientHost)), True)
+            for agent, text, subject in zip(agents, texts, subjects, strict=True):
+                agent.nextHandshake().expect("ok", subject=f"CN={subject}")
+                expect("refusal of the others", "refused" in agent.reload(text[1]), False)
+    lab.recordHandshakes()
+    _expectNoPin(lab)
+
+
+def gone(lab: Lab, kind: str) -> None:
+    """
+    What a server's key is in goes away, and comes back: in between clients are
+    refused in time, for a reason; afterwards they are served, by a new agent if
+    OpenSSL's provider has lost the token for good, which the reason says.
+
+    @param lab: the stage.
+    @param kind: C{tpm2} or C{pkcs11}.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
+    own = _identity(tokens, "server", kind)
+    process, start = {
+        "tpm2": ("tpm", tokens.startTPM),
+        "pkcs11": ("server", tokens.startServer),
+    }[kind]
+    agent = lab.agent(serverHost, text=roles({}, own), prefix=tokens.prefix())
+    lab.agent(clientHost)
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    with lab.mounted(clientHost, "3", "mtls"):
+        agent.nextHandshake().expect("ok")
+    tokens.stop(process)
+    found = refusal(clientHost, "3", "mtls", "server.lab", "timeo=30", "retrans=0")
+    expect("mount without the token", found, "EACCES", "ETIMEDOUT")
+    expect("client without the token", peers.outcome(clientHost) != "ok", True)
+    refused = agent.handshakes()[1:]
+    lab.facts["codes"] = [line.fields["code"] for line in refused]
+    lab.facts["alerts"] = [line.fields["alert-sent"] for line in refused]
+    lab.facts["reasons"] = sorted({line.fields["reason"] for line in refused})
+    for line in refused:
+        line.expect("failed", status="ETIMEDOUT")
+        expect("code", line.fields["code"], "token-failed", "token-unavailable")
+        if line.milliseconds > _NFSD_SECONDS * 1000:
+            raise Unexpected(f"longer than nfsd waits: {dict(line.fields)}")
+    start()
+    found = peers.outcome(clientHost)
+    lab.facts["client with the token back"] = found
+    if found != "ok":
+        last = agent.handshakes()[-1]
+        lab.facts["reason with the token back"] = last.fields["reason"]
+        expect("advice to restart", "restart the agent" in last.fields["reason"], True)
+        agent.stop()
+        lab.listening(lab.agent(serverHost, text=roles({}, own), prefix=tokens.prefix()))
+        with lab.mounted(clientHost, "3", "mtls"):
+            lab.agents[-1].nextHandshake().expect("ok")
+    _expectNoPin(lab)
+
+
+def slow(lab: Lab, kind: str) -> None:
+    """
+    A token that says nothing any more holds up the handshakes that need it, up to
+    their deadline, and no others.
+
+    @param lab: the stage.
+    @param kind: C{tpm2} or C{pkcs11}.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
+    own = _identity(tokens, "server", kind)
+    # Clients that come by IPv6 are served with a key from a file.
+    plain = section("profile.plain", {"role": "server", "peer": "fd00::/16"}, identity("server"))
+    agent = lab.agent(serverHost, text=plain + roles({}, own), prefix=tokens.prefix())
+    lab.agent(clientHost)
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    expect("client with the token", peers.outcome(clientHost), "ok")
+    with tokens.hanging({"tpm2": "tpm", "pkcs11": "server"}[kind]):
+        waiting = threading.Thread(target=peers.outcome, args=(clientHost,))
+        started = time.monotonic()
+        waiting.start()
+        time.sleep(0.3)
+        seconds = []
+        for _ in range(3):
+            with lab.mounted(clientHost, "3", "mtls", "[fd00::1]") as mount:
+                seconds.append(round(mount.seconds, 2))
+        lab.facts["mount-s meanwhile"] = seconds
+        expect("the other client waits still", waiting.is_alive(), True)
+        waiting.join()
+        lab.facts["waited-s"] = round(time.monotonic() - started, 2)
+    _expectSlow(lab, agent)
+    for attempt in range(1, 4):
+        # What nobody waits for any more is signed first.
+        lab.facts["attempts with the token back"] = attempt
+        found = peers.outcome(clientHost)
+        if found == "ok":
+            break
+    expect("client with the token back", found, "ok")
+
+
+def _expectSlow(lab: Lab, agent: Agent) -> None:
+    """
+    Check the lines of the handshakes.
+
+    @param lab: the stage.
+    @param agent: the server's agent.
+    """
+    agent.waitForHandshake(5)
+    lines = agent.handshakes()
+    for line in lines:
+        if line.fields["profile"] == "profile.plain":
+            line.expect("ok")
+    failed = [line for line in lines if line.outcome == "failed"]
+    expect("handshakes that failed", len(failed), 1)
+    failed[0].expect("failed", code="token-slow", profile="authenticate.server", status="ETIMEDOUT")
+    lab.facts["reason"] = failed[0].fields["reason"]
+    if failed[0].milliseconds > _NFSD_SECONDS * 1000:
+        raise Unexpected(f"longer than nfsd waits: {dict(failed[0].fields)}")
+
+
+def locked(lab: Lab) -> None:
+    """
+    The PIN is wrong, then right.
+
+    @param lab: the stage.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    tokens = _tokens(lab, serverHost, "pkcs11")
+    own = _identity(tokens, "server", "pkcs11")
+    tokens.pinFile(_LABEL, _WRONG_PIN)
+    agent = lab.agent(serverHost, text=roles({}, own), prefix=tokens.prefix())
+    lab.agent(clientHost)
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    found = refusal(clientHost, "3", "mtls", "server.lab", "timeo=30", "retrans=0")
+    expect("mount with a wrong PIN", found, "ETIMEDOUT")
+    expect("client with a wrong PIN", peers.outcome(clientHost) != "ok", True)
+    for line in agent.handshakes():
+        line.expect("failed", code="pin-refused", status="ENOKEY")
+    lab.facts["reason"] = agent.handshakes()[0].fields["reason"]
+    tokens.pinFile(_LABEL)
+    number = len(agent.handshakes())
+    with lab.mounted(clientHost, "3", "mtls"):
+        agent.waitForHandshake(number + 1).expect("ok")
+    _expectNoPin(lab)

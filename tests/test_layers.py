@@ -44,7 +44,9 @@ LAYERS: dict[str, str] = {
     "owncertificates": "expiry files pem profiles protocols tokens",
     "__init__": "",
     "ledger": "",
-    "stepqueue": "",
+    "fairness": "",
+    "seldom": "",
+    "stepqueue": "errors fairness seldom",
     "patterns": "",
     "presented": "errors protocols",
     "rules": "patterns presented",
@@ -86,8 +88,8 @@ LAYERS: dict[str, str] = {
     "report": "errors policy profiles protocols",
     "namespace": "",
     "configured": (
-        "config contexts credentials errors expiry interfaces inventory latecontexts namespace "
-        "watch"
+        "config contexts credentials errors expiry fairness interfaces inventory latecontexts "
+        "namespace watch"
     ),
     "request": (
         "configured contexts errors interfaces keyrings keys latecontexts ledger policy profiles "
@@ -95,7 +97,7 @@ LAYERS: dict[str, str] = {
     ),
     "service": (
         "__init__ config configured errors interfaces keyrings ktls latecontexts ledger netlink "
-        "protocols request stepqueue"
+        "protocols request seldom stepqueue"
     ),
     "watch": "interfaces notify",
     "lean": "",

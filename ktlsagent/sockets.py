@@ -22,6 +22,15 @@ from ktlsagent.errors import HandshakeError, PeerClosed, RequestUnsupported
 from ktlsagent.protocols.handshake import IRecordTransport
 from ktlsagent.protocols.record import RecordReader
 
+_ESTABLISHED = 1
+"""C{TCP_ESTABLISHED} (C{include/net/tcp_states.h}), in the first octet of C{TCP_INFO}."""
+
+_CLOSED = {
+    7: ("connection-lost", "it broke"),
+    8: ("connection-closed", "the peer has closed it"),
+}
+"""C{TCP_CLOSE} and C{TCP_CLOSE_WAIT}: what the code and the words are."""
+
 _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -57,6 +66,27 @@ class UpcallTransport:
     def socket(self) -> socket.socket:
         """The socket itself, to be programmed."""
         return self._socket
+
+    def requireConnection(self) -> None:
+        """
+        See whether there is still a connection, without reading from it.
+
+        kTLS takes no connection that either side has begun to close (C{tls_init},
+        C{net/tls/tls_main.c}), so work on one is wasted, whatever it has sent.
+        The kernel closes it when it does not wait for us any more.
+
+        @raise PeerClosed: if there is none.
+        """
+        try:
+            state = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except OSError:
+            # No TCP, which is refused in better words.
+            return
+        if state != _ESTABLISHED:
+            code, who = _CLOSED.get(state, ("connection-closed", "the kernel has closed it"))
+            raise PeerClosed(
+                code, f"expected a connection when the handshake's turn came, found that {who}"
+            )
 
     def connect(self, protocol: Protocol) -> None:
         """

@@ -264,6 +264,55 @@ class UpcallTransportReadTests(_UpcallTestCase):
         self.assertEqual(self.lostBy().reason, "the connection broke: poll")
 
 
+class ConnectionTests(_UpcallTestCase):
+    """Whether there is still a connection."""
+
+    def refusal(self) -> PeerClosed:
+        """
+        Ask when there is none any more.
+
+        @return: the reason.
+        """
+        error = self.assertRaises(PeerClosed, self.transport.requireConnection)
+        assert isinstance(error, PeerClosed)
+        return error
+
+    def test_connected(self) -> None:
+        """A connection is one, whatever has come on it, and nothing is read from it."""
+        self.transport.requireConnection()
+        self.far.sendall(RECORDS[0])
+        self.transport.requireConnection()
+        self.assertEqual(self.left(), RECORDS[0])
+
+    def test_closedByThePeer(self) -> None:
+        """A peer that has closed is gone, whatever it sent before."""
+        self.far.sendall(RECORDS[0])
+        self.far.close()
+        error = self.refusal()
+        self.assertEqual(error.code, "connection-closed")
+        self.assertIn("the peer has closed it", error.reason)
+
+    def test_reset(self) -> None:
+        """A connection that was reset is lost."""
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.far.close()
+        self.assertEqual(self.refusal().code, "connection-lost")
+
+    def test_closedByTheKernel(self) -> None:
+        """A consumer that does not wait any more has shut its connection down."""
+        self.near.shutdown(socket.SHUT_RDWR)
+        error = self.refusal()
+        self.assertEqual(error.code, "connection-closed")
+        self.assertIn("the kernel has closed it", error.reason)
+
+    def test_notTCP(self) -> None:
+        """What is no TCP connection is refused elsewhere."""
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        self.adopt(near).requireConnection()
+
+
 class UpcallTransportWriteTests(_UpcallTestCase):
     """How L{UpcallTransport} writes."""
 

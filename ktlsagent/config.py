@@ -22,7 +22,7 @@ from typing import Final
 from ktlsagent.configkeys import PROFILE_KEYS, ROLE_KEYS, SUITE_KEYS, Key
 from ktlsagent.configplaces import readPath
 from ktlsagent.configprofiles import Section, assemble, defaultSection
-from ktlsagent.configvalues import readKeyrings, suggest
+from ktlsagent.configvalues import readBound, readKeyrings, suggest
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.keyfile import Entry, parseKeyFile, quote, wholeNumber
 from ktlsagent.profiles import Profile
@@ -56,6 +56,9 @@ class AgentConfig:
     @ivar notices: sentences about keys that are understood but have no effect,
         each with what is done instead; to be logged once.
     @ivar tagDirectory: where the definitions of the session tags are.
+    @ivar mostHandshakes: how many handshakes may be in progress at once;
+        L{None} for as many as the machine can afford.
+    @ivar mostPerPeer: how many of them with one peer; L{None} for a quarter.
     """
 
     path: str | None = None
@@ -64,6 +67,8 @@ class AgentConfig:
     debugLevel: int = 0
     notices: tuple[str, ...] = ()
     tagDirectory: str = TAG_DIRECTORY
+    mostHandshakes: int | None = None
+    mostPerPeer: int | None = None
 
 
 def findConfig(searchOrder: Sequence[str] = SEARCH_ORDER) -> str | None:
@@ -131,6 +136,8 @@ def parseConfig(text: str, path: str | None) -> AgentConfig:
         debugLevel=values["debug"].get("loglevel", 0),
         notices=tuple(notices),
         tagDirectory=values["ktlsagent"].get("tags_directory", TAG_DIRECTORY),
+        mostHandshakes=values["ktlsagent"].get("max_handshakes"),
+        mostPerPeer=values["ktlsagent"].get("max_per_peer"),
     )
     if not wrong & _INHERITED:
         profiles, contradictions = assemble(
@@ -224,7 +231,12 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
     "authenticate": {"keyrings": Key(readKeyrings)},
     "authenticate.client": ROLE_KEYS,
     "authenticate.server": ROLE_KEYS,
-    "ktlsagent": {**SUITE_KEYS, "tags_directory": Key(readPath)},
+    "ktlsagent": {
+        **SUITE_KEYS,
+        "tags_directory": Key(readPath),
+        "max_handshakes": Key(readBound),
+        "max_per_peer": Key(readBound),
+    },
 }
 
 # Where profiles have values from that they do not have themselves.

@@ -6,6 +6,9 @@ runs out.
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -20,6 +23,7 @@ from ktlsagent.contexts import ProfileSet
 from ktlsagent.credentials import loadProfiles
 from ktlsagent.errors import ConfigError
 from ktlsagent.expiry import warnings
+from ktlsagent.fairness import Bounds, boundsFor
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.inventory import delta
 from ktlsagent.latecontexts import Tokens
@@ -39,12 +43,14 @@ class Configured:
 
     @ivar config: the configuration in use.
     @ivar profiles: what was made of its files.
+    @ivar bounds: how many handshakes may be in progress.
     @ivar namespaces: the names of our network namespace.
     """
 
     log = Logger()
     config: AgentConfig
     profiles: ProfileSet
+    bounds: Bounds
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class Configured:
         self._suites = suites
         self.namespaces = namespaceNames()
         self.profiles = loadProfiles(self.config, suites)
+        self.bounds = _bounds(self.config)
 
     def start(self) -> None:
         """Say what is in use, begin to watch it, and wake the tokens that it needs."""
@@ -132,6 +139,7 @@ class Configured:
             return False
         before = self.profiles.notices
         self.config, self.profiles, self.namespaces = config, profiles, namespaces
+        self.bounds = _bounds(config)
         for change in changes or ("no certificate and no CRL is another one",):
             self.log.info("{occasion}: {change}", occasion=occasion, change=change)
         if reread is not None:
@@ -181,4 +189,18 @@ class Configured:
                 certificates=", ".join(own.certificate for own in profile.own.certificates)
                 or "none",
             )
-        self.log.info("configuration {path}", path=self.config.path or "none (defaults)")
+        self.log.info(
+            "configuration {path}; at most {most} handshakes at once, {perPeer} with one peer",
+            path=self.config.path or "none (defaults)",
+            most=self.bounds.most,
+            perPeer=self.bounds.mostPerPeer,
+        )
+
+
+def _bounds(config: AgentConfig) -> Bounds:
+    """Find out what this machine can afford."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    descriptors, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        descriptors = sys.maxsize
+    return boundsFor(config.mostHandshakes, config.mostPerPeer, memory, descriptors)

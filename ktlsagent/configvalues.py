@@ -174,6 +174,19 @@ def readNumber(entry: Entry, least: int, most: int, advice: str) -> int:
     raise ConfigError([entry.mistake(f"a number from {least} to {most}", str(number), advice)])
 
 
+def readBound(entry: Entry) -> int | None:
+    """
+    Read how many there may be of something.
+
+    @param entry: the entry.
+    @return: the number; L{None} if the value is C{auto}.
+    @raise ConfigError: if it is neither.
+    """
+    if entry.value == "auto":
+        return None
+    return readNumber(entry, 1, 65536, "with auto it is derived from the machine")
+
+
 def _choice(word: str, choices: Mapping[str, Value]) -> Value:
     if word not in choices:
         raise Wrong(

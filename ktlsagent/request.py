@@ -3,13 +3,15 @@ The story of a request, from ACCEPT to DONE.
 
     1. The kernel has given us a descriptor; from here on it gets an answer,
        whatever happens.
-    2. The first profile that matches it is looked for, and policy says how the
+    2. It waits for its turn: until others, whose peers have fewer turns than its
+       own, have begun.
+    3. The first profile that matches it is looked for, and policy says how the
        handshake is to be run by it, or that it is not.
-    3. The handshake runs as a Twisted protocol over the socket, in steps,
+    4. The handshake runs as a Twisted protocol over the socket, in steps,
        against a deadline.
-    4. On top of it sits L{Handover}: when it is connected, the keys go to
+    5. On top of it sits L{Handover}: when it is connected, the keys go to
        kTLS, and the kernel shows that it has them.
-    5. The socket is put back as it was, DONE is sent, the descriptor is
+    6. The socket is put back as it was, DONE is sent, the descriptor is
        closed, and one line says what happened.
 """
 
@@ -19,7 +21,8 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -47,7 +50,7 @@ from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession
 from ktlsagent.report import Report
 from ktlsagent.sockets import UpcallTransport
-from ktlsagent.stepqueue import StepQueue
+from ktlsagent.stepqueue import StepQueue, Turn
 
 
 class Handover(Protocol):
@@ -99,7 +102,7 @@ class Agent:
     @ivar configured: the configuration in use.
     @ivar tokens: the tokens with keys of ours.
     @ivar ledger: where all is written down.
-    @ivar steps: when cryptography runs.
+    @ivar steps: whose turn it is, and when cryptography runs.
     """
 
     reactor: IAgentReactor
@@ -147,15 +150,19 @@ class Upcall:
             transport = self._transport = UpcallTransport(
                 self._agent.reactor, self._request.descriptor
             )
-            served = self._choose(transport)
-            self._rings += keyrings.borrow(
-                policy.keyringsFor(self._request, self._profiles.keyrings)
-            )
-            keys = RequestKeys(keyrings.keyrings, self._rings)
-            served = await self._withTokens(served)
-            # Nobody but the engine keeps the plan: a pre-shared key may be in it.
-            engine = engineFor(policy.plan(self._request, served, keys))
-            session = await self._handshake(engine, transport)
+            peer = self._report.peer = _endpoint(transport.getPeer)
+            await self._wait(policy.settleSeconds(self._request))
+            with self._agent.steps.turn(peer and peer.address, self._deadline) as turn:
+                await self._comes(turn, transport)
+                served = self._choose(transport, peer)
+                self._rings += keyrings.borrow(
+                    policy.keyringsFor(self._request, self._profiles.keyrings)
+                )
+                keys = RequestKeys(keyrings.keyrings, self._rings)
+                served = await self._withTokens(served)
+                # Nobody but the engine keeps the plan: a pre-shared key may be in it.
+                engine = engineFor(policy.plan(self._request, served, keys))
+                session = await self._handshake(engine, transport, turn)
             status, remoteAuth = 0, policy.remoteAuth(session)
             tags = self._report.tags = served.tags(session.peerCertificate)
         except Exception as error:  # noqa: BLE001 - whatever it is, the kernel gets its answer
@@ -167,16 +174,21 @@ class Upcall:
             self._answer(status, remoteAuth, tags)
             self._report.write(self.log, status, self._agent.reactor.seconds())
 
-    def _choose(self, transport: UpcallTransport) -> Served:
+    async def _comes(self, turn: Turn, transport: UpcallTransport) -> None:
+        """Wait until it is our turn, and see whether that is still of use."""
+        with self._untilDeadline(turn.expire):
+            await turn.granted
+        transport.requireConnection()
+
+    def _choose(self, transport: UpcallTransport, peer: Endpoint | None) -> Served:
         """Find the profile that the request is served by."""
         asked = policy.askedOf(
             self._request,
             local=_endpoint(transport.getHost),
-            peer=_endpoint(transport.getPeer),
+            peer=peer,
             keyring=self._agent.keyrings.name(self._request.keyring),
             namespaces=self._agent.configured.namespaces,
         )
-        self._report.peer = asked.peer
         served = policy.choose(asked, self._profiles)
         self._report.profile = served.contexts.profile.name
         return served
@@ -191,32 +203,21 @@ class Upcall:
         self._late = (late, contexts)
         return replace(served, contexts=contexts)
 
-    async def _handshake(self, engine: Engine, transport: UpcallTransport) -> EstablishedSession:
+    async def _handshake(
+        self, engine: Engine, transport: UpcallTransport, turn: Turn
+    ) -> EstablishedSession:
         """Run the handshake against its deadline, and have its keys installed."""
         self._report.engine = engine
         handover = Handover(self._agent.kernelTLS, transport.socket)
-        protocol = HandshakeProtocol(
-            engine,
-            handover,
-            lambda step: self._agent.steps.add(self._deadline, step),
-            self._aside,
-        )
-        await self._wait(policy.settleSeconds(self._request))
-        transport.connect(protocol)
-        self._agent.ledger.timers += 1
-        timer = self._agent.reactor.callLater(
-            self._left(), lambda: protocol.abort(_expired(protocol))
-        )
+        protocol = HandshakeProtocol(engine, handover, turn.run, self._aside)
         try:
-            session = await handover.finished
+            with self._untilDeadline(lambda: protocol.abort(_expired(protocol))):
+                transport.connect(protocol)
+                session = await handover.finished
         except TokenFailed:
             if self._late is not None:
                 self._agent.tokens.forget(*self._late)
             raise
-        finally:
-            self._agent.ledger.timers -= 1
-            if timer.active():
-                timer.cancel()
         self._report.session = session
         return session
 
@@ -225,6 +226,18 @@ class Upcall:
         if self._late is None:
             return fail(ValueError("a key outside the process that no token is known for"))
         return self._agent.tokens.run(self._late[0], self._deadline, step)
+
+    @contextmanager
+    def _untilDeadline(self, expired: Callable[[], None]) -> Iterator[None]:
+        """Have something called if the deadline comes before the end of a block."""
+        self._agent.ledger.timers += 1
+        timer = self._agent.reactor.callLater(max(0.0, self._left()), expired)
+        try:
+            yield
+        finally:
+            self._agent.ledger.timers -= 1
+            if timer.active():
+                timer.cancel()
 
     async def _wait(self, seconds: float) -> None:
         """Let time pass, if there is any."""

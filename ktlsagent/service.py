@@ -34,6 +34,7 @@ from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.request import Agent, Upcall
+from ktlsagent.seldom import Seldom
 from ktlsagent.stepqueue import StepQueue
 
 _DRAIN_AGAIN_SECONDS = 0.1
@@ -130,8 +131,9 @@ class AgentService(Service):
             self._configured,
             self._tokens,
             self.ledger,
-            StepQueue(reactor),
+            StepQueue(reactor, lambda: self._configured.bounds),
         )
+        self._seldom = Seldom(reactor, self.log)
         self._suites: frozenset[str] = frozenset()
         self._readers: list[_SocketReader] = []
         self._drainingAgain = False
@@ -218,7 +220,7 @@ class AgentService(Service):
         """READY has come: take what is pending."""
         try:
             if self._kernel.readReady():
-                self.log.warn(
+                self._seldom.warn(
                     "READY notifications were lost (ENOBUFS): more requests came at once than the "
                     "socket holds; whatever is pending is taken all the same, but requests may "
                     "have been refused; if this comes again, give the agent more of the processor"
@@ -236,10 +238,19 @@ class AgentService(Service):
 
     def _drain(self) -> None:
         """
-        Take every pending request, before any work is done on one.
+        Take every pending request, before anything is done about one.
 
         @raise NetlinkError: if the kernel does not let us at all.
         """
+        taken: list[HandshakeRequest] = []
+        try:
+            self._take(taken)
+        finally:
+            for request in taken:
+                self._serve(request)
+
+    def _take(self, taken: list[HandshakeRequest]) -> None:
+        """Take requests until nothing is pending, and note them one by one."""
         refused = 0
         while refused < _MOST_PENDING:
             try:
@@ -264,14 +275,14 @@ class AgentService(Service):
                 continue
             if request is None:
                 return
-            self._serve(request)
+            taken.append(request)
         self._drainLater(AgentError("too many requests could not be handed over"))
 
     def _drainLater(self, reason: AgentError) -> None:
         """Leave requests with the kernel for a while."""
         if not self._drainingAgain:
             self._drainingAgain = True
-            self.log.warn("no request is accepted for now: {reason}", reason=str(reason))
+            self._seldom.warn("no request is accepted for now: {reason}", reason=str(reason))
             self._reactor.callLater(_DRAIN_AGAIN_SECONDS, self._drainAgain)
 
     def _drainAgain(self) -> None:

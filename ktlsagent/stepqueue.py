@@ -5,40 +5,145 @@ deadline first.
 Between two steps the reactor looks at its descriptors, so READY is answered
 with ACCEPT before any more work is done on what was accepted earlier: the
 kernel holds only a few requests that nobody has accepted.
+
+What was begun is brought to an end before more is begun: work on many handshakes
+at once ends none of them early.  Who begins next is L{ktlsagent.fairness}'s.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Final, Self
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ktlsagent.errors import DeadlineExpired
+from ktlsagent.fairness import Bounds, FairLine, Place
+from ktlsagent.seldom import Seldom
 
 Step = Callable[[], None]
 
+STEPS_PER_LAP: Final = 16
+"""
+How many steps a handshake has before others come first.  It needs half as many; a
+peer that cuts its messages into a thousand records holds up nobody but itself.
+"""
 
-class StepQueue:
-    """Steps that wait for their turn."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+class Turn(Place):
+    """
+    The turn of a request: a context manager, which ends it.
+
+    @ivar granted: fires when the turn has come, or fails if it comes too late.
+    """
+
+    __slots__ = ("_queue", "_steps", "granted")
+
+    def __init__(self, queue: StepQueue, peer: Hashable, deadline: float) -> None:
         """
-        @param clock: gives the turns.
+        @param queue: what it is a turn of.
+        @param peer: whose request it is.
+        @param deadline: in the clock's seconds.
         """
-        self._clock = clock
-        self._order = itertools.count()
-        self._steps: list[tuple[float, int, Step]] = []
-        self._called = False
+        super().__init__(peer, deadline)
+        self.granted: Deferred[None] = Deferred()
+        self._queue = queue
+        self._steps = 0
 
-    def add(self, deadline: float, step: Step) -> None:
+    def run(self, step: Step) -> None:
         """
-        Run a step when its turn comes, never before this returns.
+        Run a step when its time comes, never before this returns; not at all if
+        the turn ends before, or at the deadline.
 
-        @param deadline: in the clock's seconds; the earliest one goes first.
         @param step: must not raise.
         """
-        heapq.heappush(self._steps, (deadline, next(self._order), step))
+        self._queue.add(self._steps // STEPS_PER_LAP, self, step)
+        self._steps += 1
+
+    def expire(self) -> None:
+        """The deadline has come: a turn that has not come does not come any more."""
+        if not self.granted.called:
+            self.granted.errback(self._queue.tooLate(self))
+
+    def __enter__(self) -> Self:
+        """The turn may have come or not."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """The turn is over, or not wanted any more."""
+        self._queue.end(self)
+
+
+class StepQueue:
+    """Requests that wait for their turn, and the steps of those that have it."""
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, bounds: Callable[[], Bounds]) -> None:
+        """
+        @param clock: gives the turns.
+        @param bounds: says how many handshakes may be in progress.
+        """
+        self._clock = clock
+        self._bounds = bounds
+        self._order = itertools.count()
+        self._steps: list[tuple[int, float, int, Turn, Step]] = []
+        self._line: FairLine[Turn] = FairLine()
+        self._seldom = Seldom(clock, self.log)
+        self._called = False
+
+    def turn(self, peer: Hashable, deadline: float) -> Turn:
+        """
+        Get into the line.
+
+        @param peer: whose request it is.
+        @param deadline: in the clock's seconds.
+        @return: the turn, which does not come before this returns.
+        """
+        turn = Turn(self, peer, deadline)
+        self._line.enter(turn)
+        self._callIfNeeded()
+        return turn
+
+    def add(self, lap: int, turn: Turn, step: Step) -> None:
+        """
+        Run a step: see L{Turn.run}.
+
+        @param lap: steps of an earlier lap go first, whatever their deadlines.
+        @param turn: the turn that it is part of.
+        @param step: must not raise.
+        """
+        heapq.heappush(self._steps, (lap, turn.deadline, next(self._order), turn, step))
         self._callSoon()
+
+    def end(self, turn: Turn) -> None:
+        """
+        End a turn.
+
+        @param turn: the turn, whether it has come or not.
+        """
+        self._line.leave(turn)
+        self._callIfNeeded()
+
+    def _callIfNeeded(self) -> None:
+        bounds = self._bounds()
+        if self._steps or self._line.ready(bounds):
+            self._callSoon()
+        elif self._line.waiting:
+            self._seldom.warn(
+                "requests wait for their turn: {begun} handshakes are in progress, of at most "
+                "{most} (max_handshakes) and {mostPerPeer} with one peer (max_per_peer), and "
+                "{waiting} wait",
+                begun=self._line.begun,
+                most=bounds.most,
+                mostPerPeer=bounds.mostPerPeer,
+                waiting=self._line.waiting,
+            )
 
     def _callSoon(self) -> None:
         if not self._called:
@@ -46,8 +151,44 @@ class StepQueue:
             self._clock.callLater(0, self._runOne)
 
     def _runOne(self) -> None:
+        """Run one step, or let one request begin."""
         self._called = False
-        _deadline, _number, step = heapq.heappop(self._steps)
-        if self._steps:
-            self._callSoon()
-        step()
+        step = self._next()
+        # Before the step, which may have a bug.
+        self._callIfNeeded()
+        if step is not None:
+            step()
+
+    def _next(self) -> Step | None:
+        """Choose: what was begun, then who comes next, then who needs more than others."""
+        now = self._clock.seconds()
+        while self._steps and (self._steps[0][3].left or self._steps[0][1] <= now):
+            # Its request has ended, or does so in this turn of the reactor.
+            heapq.heappop(self._steps)
+        if not self._steps or self._steps[0][0]:
+            turn = self._line.next(self._bounds())
+            if turn is not None:
+                return partial(self._begin, turn)
+        return heapq.heappop(self._steps)[-1] if self._steps else None
+
+    def _begin(self, turn: Turn) -> None:
+        if turn.deadline > self._clock.seconds():
+            turn.granted.callback(None)
+        else:
+            turn.granted.errback(self.tooLate(turn))
+
+    def tooLate(self, turn: Turn) -> DeadlineExpired:
+        """
+        Say why a turn has not come in time.
+
+        @param turn: the turn.
+        @return: the reason.
+        """
+        return DeadlineExpired(
+            "overload",
+            "expected a turn within the kernel's deadline, found "
+            f"{self._line.begunWith(turn.peer)} handshakes with the same peer and "
+            f"{self._line.begun} with all in progress, and {self._line.waiting} requests that "
+            "wait; give the agent more of the processor, or look at max_handshakes and "
+            "max_per_peer",
+        )

@@ -192,10 +192,13 @@ class ValueTests(ParsingTestCase):
             "suites = TLS_AES_128_CCM_SHA256 ; TLS_AES_128_GCM_SHA256;\n"
             "groups=X448;P-521;SecP384r1MLKEM1024;SecP256r1MLKEM768\n"
             "tags_directory=/etc/tags\n"
+            "max_handshakes=500\n"
+            "max_per_peer=auto\n"
             "[profile.a]\nlocal=::1\n",
             None,
         )
         self.assertEqual(config.tagDirectory, "/etc/tags")
+        self.assertEqual((config.mostHandshakes, config.mostPerPeer), (500, None))
         self.assertEqual(len(config.profiles), 4)
         for profile in config.profiles:
             self.assertEqual(
@@ -341,7 +344,10 @@ class MistakeTests(ParsingTestCase):
         """
         for text, advice in (
             ("[authenticate.clients]\nfoo=1\n", "did you mean [authenticate.client]?"),
-            ("[ktlsagent]\nzz=1\n", "known are suites, groups, tags_directory"),
+            (
+                "[ktlsagent]\nzz=1\n",
+                "known are suites, groups, tags_directory, max_handshakes, max_per_peer",
+            ),
             ("[ktlsagents]\n", "did you mean [ktlsagent]?"),
             ("[profiles.a]\n", "did you mean [profile.NAME]?"),
             ("[profile.a]\nlocal_ports=1\n", "did you mean local_port?"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.configvalues import (
+    readBound,
     readChoice,
     readChoices,
     readKeyrings,
@@ -147,6 +148,16 @@ class WordTests(ReaderTestCase):
             self.assertEqual((mistake.expected, mistake.found), ("a number from 2 to 10", value))
             self.assertEqual(mistake.advice, "count again")
         self.mistake(read, "x")
+
+    def test_bound(self) -> None:
+        """A bound is a number that is not 0, or the word auto."""
+        values = [readBound(self.entry(value)) for value in ("1", "65536", "auto")]
+        self.assertEqual(values, [1, 65536, None])
+        for value in ("0", "65537"):
+            mistake = self.mistake(readBound, value)
+            self.assertEqual(mistake.expected, "a number from 1 to 65536")
+            self.assertIn("auto", mistake.advice)
+        self.mistake(readBound, "many")
 
     def test_suggest(self) -> None:
         """The name that comes closest is suggested, whatever its case, else all are listed."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.stepqueue import StepQueue
+from ktlsagent.errors import DeadlineExpired
+from ktlsagent.fairness import Bounds
+from ktlsagent.stepqueue import STEPS_PER_LAP, StepQueue, Turn
+
+FAR = 100.0
+"""A deadline that does not come."""
 
 
-class StepQueueTests(SynchronousTestCase):
-    """Tests for L{StepQueue}."""
+class StepQueueTestCase(SynchronousTestCase):
+    """Has a queue, whose clock the tests advance, and notes what runs."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.queue = StepQueue(self.clock)
+        self.bounds = Bounds(10, 10)
+        self.queue = StepQueue(self.clock, lambda: self.bounds)
         self.ran: list[str] = []
 
     def step(self, name: str) -> Callable[[], None]:
@@ -27,50 +34,88 @@ class StepQueueTests(SynchronousTestCase):
         """
         return lambda: self.ran.append(name)
 
+    def wait(self, name: str, deadline: float = FAR, peer: str = "peer") -> Turn:
+        """
+        Get into the line.
+
+        @param name: what is noted when the turn comes.
+        @param deadline: the deadline.
+        @param peer: the peer.
+        @return: the turn.
+        """
+        turn = self.queue.turn(peer, deadline)
+        turn.granted.addCallback(lambda _none: self.ran.append(name))
+        return turn
+
+    def begin(self, deadline: float = FAR) -> Turn:
+        """
+        Have a turn.
+
+        @param deadline: its deadline.
+        @return: the turn.
+        """
+        turn = self.queue.turn("peer", deadline)
+        self.clock.advance(0)
+        self.successResultOf(turn.granted)
+        return turn
+
+    def oneTurn(self) -> None:
+        """Let the reactor take a turn, for which one call is scheduled."""
+        (call,) = self.clock.getDelayedCalls()
+        call.cancel()
+        self.queue._runOne()
+
+    def turns(self) -> None:
+        """Let the reactor take turns, in each of which one thing happens at the most."""
+        while self.clock.getDelayedCalls():
+            before = len(self.ran)
+            self.oneTurn()
+            self.assertLessEqual(len(self.ran) - before, 1)
+
+
+class StepTests(StepQueueTestCase):
+    """The steps of what was begun."""
+
     def test_notAtOnce(self) -> None:
         """A step does not run before the turn is over, and runs in the next one."""
-        self.queue.add(1, self.step("a"))
+        self.begin().run(self.step("a"))
         self.assertEqual(self.ran, [])
         self.clock.advance(0)
         self.assertEqual(self.ran, ["a"])
 
     def test_oneInATurn(self) -> None:
         """Between two steps the reactor gets its turn: only one call is ever scheduled."""
+        turn = self.begin()
         for name in "abc":
-            self.queue.add(1, self.step(name))
-        turns = 0
-        while self.clock.getDelayedCalls():
-            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-            self.clock.getDelayedCalls()[0].cancel()
-            self.queue._runOne()
-            turns += 1
-            self.assertEqual(len(self.ran), turns)
+            turn.run(self.step(name))
+        self.turns()
         self.assertEqual(self.ran, ["a", "b", "c"])
 
     def test_earliestDeadlineFirst(self) -> None:
         """The step with the earliest deadline goes first, whenever it was added."""
-        self.queue.add(30, self.step("late"))
-        self.queue.add(10, self.step("early"))
-        self.queue.add(20, self.step("middle"))
-        self.clock.advance(0)
-        self.queue.add(15, self.step("new"))
-        self.clock.pump([0] * 5)
-        self.assertEqual(self.ran[0], "early")
-        self.assertEqual(sorted(self.ran), ["early", "late", "middle", "new"])
+        late, early, middle, new = (self.begin(deadline) for deadline in (30, 10, 20, 15))
+        late.run(self.step("late"))
+        early.run(self.step("early"))
+        middle.run(self.step("middle"))
+        self.oneTurn()
+        new.run(self.step("new"))
+        self.turns()
+        self.assertEqual(self.ran, ["early", "new", "middle", "late"])
 
     def test_equalDeadlines(self) -> None:
         """Steps with the same deadline keep their order: steps are not compared."""
-        names = [str(number) for number in range(20)]
-        for name in names:
-            self.queue.add(1, self.step(name))
-        self.clock.pump([0] * 25)
+        names = [str(number) for number in range(10)]
+        for name, turn in [(name, self.begin()) for name in names]:
+            turn.run(self.step(name))
+        self.turns()
         self.assertEqual(self.ran, names)
 
     def test_stepAddsStep(self) -> None:
         """A step can add the next one, which waits for its turn like any other."""
-        self.queue.add(2, lambda: self.queue.add(1, self.step("next")))
-        self.queue.add(3, self.step("last"))
-        self.clock.pump([0] * 5)
+        first, last = self.begin(2), self.begin(3)
+        first.run(lambda: first.run(self.step("next")))
+        last.run(self.step("last"))
+        self.turns()
         self.assertEqual(self.ran, ["next", "last"])
 
     def test_stepThatRaises(self) -> None:
@@ -79,11 +124,126 @@ class StepQueueTests(SynchronousTestCase):
         def bug() -> None:
             raise ZeroDivisionError
 
-        self.queue.add(1, bug)
-        self.queue.add(2, self.step("other"))
+        turn = self.begin()
+        turn.run(bug)
+        turn.run(self.step("other"))
         self.assertRaises(ZeroDivisionError, self.clock.advance, 0)
         self.clock.advance(0)
         self.assertEqual(self.ran, ["other"])
-        self.queue.add(3, self.step("new"))
+        turn.run(self.step("new"))
         self.clock.advance(0)
         self.assertEqual(self.ran, ["other", "new"])
+
+    def test_deadlineHasPassed(self) -> None:
+        """A step whose deadline has passed does not run, and takes nobody's turn."""
+        early, late = self.begin(1), self.begin(2)
+        early.run(self.step("early"))
+        late.run(self.step("late"))
+        self.clock.advance(1)
+        self.assertEqual(self.ran, ["late"])
+
+    def test_turnIsOver(self) -> None:
+        """A step of a request that has ended does not run, and takes nobody's turn."""
+        over, other = self.begin(1), self.begin(2)
+        with over:
+            over.run(self.step("over"))
+        other.run(self.step("other"))
+        self.clock.advance(0)
+        self.assertEqual(self.ran, ["other"])
+        self.turns()
+        self.assertEqual(self.ran, ["other"])
+
+    def test_manyRecords(self) -> None:
+        """A peer that makes more steps than a handshake needs lets all others go first."""
+        greedy, other = self.begin(1), self.begin(2)
+        for number in range(STEPS_PER_LAP + 2):
+            greedy.run(self.step(str(number)))
+        other.run(self.step("other"))
+        self.wait("new")
+        self.turns()
+        normal = [str(number) for number in range(STEPS_PER_LAP)]
+        self.assertEqual(self.ran, [*normal, "other", "new", "16", "17"])
+
+
+class TurnTests(StepQueueTestCase):
+    """Who begins when."""
+
+    def test_notAtOnce(self) -> None:
+        """A turn comes in the next turn of the reactor."""
+        self.wait("a")
+        self.assertEqual(self.ran, [])
+        self.clock.advance(0)
+        self.assertEqual(self.ran, ["a"])
+
+    def test_whatWasBegunFirst(self) -> None:
+        """Nothing more is begun while there are steps to run, whatever the deadlines."""
+        begun = self.begin()
+        self.wait("new", deadline=1)
+        begun.run(lambda: begun.run(self.step("second")))
+        self.turns()
+        self.assertEqual(self.ran, ["second", "new"])
+
+    def test_bound(self) -> None:
+        """No more than allowed are in progress; the next one begins when one is over."""
+        self.bounds = Bounds(2, 2)
+        first, second = self.begin(), self.begin()
+        with capturedLogs() as events:
+            self.wait("third")
+            self.wait("fourth")
+        (said,) = [eventAsText(event) for event in events]
+        self.assertIn("2 handshakes are in progress, of at most 2 (max_handshakes)", said)
+        self.turns()
+        self.assertEqual(self.ran, [])
+        with first:
+            pass
+        self.turns()
+        self.assertEqual(self.ran, ["third"])
+        self.bounds = Bounds(3, 3)
+        with second:
+            pass
+        self.turns()
+        self.assertEqual(self.ran, ["third", "fourth"])
+
+    def test_boundOfAPeer(self) -> None:
+        """A peer has no more than its share in progress; others are not concerned."""
+        self.bounds = Bounds(10, 1)
+        first = self.begin()
+        self.wait("second")
+        self.wait("other", peer="other")
+        self.turns()
+        self.assertEqual(self.ran, ["other"])
+        with first:
+            pass
+        self.turns()
+        self.assertEqual(self.ran, ["other", "second"])
+
+    def test_tooLate(self) -> None:
+        """A turn that has not come at its deadline fails, and says what is in the way."""
+        self.bounds = Bounds(1, 1)
+        self.begin()
+        turn = self.wait("late", deadline=5)
+        turn.expire()
+        error = self.failureResultOf(turn.granted, DeadlineExpired).value
+        self.assertEqual(error.code, "overload")
+        self.assertIn("1 handshakes with the same peer", error.reason)
+        turn.expire()
+
+    def test_deadlineHasPassed(self) -> None:
+        """A turn that comes when the deadline has passed fails."""
+        turn = self.wait("late", deadline=1)
+        self.clock.advance(1)
+        self.failureResultOf(turn.granted, DeadlineExpired)
+        self.assertEqual(self.ran, [])
+
+    def test_expiredInTime(self) -> None:
+        """A deadline that comes after the turn is no matter of the turn's."""
+        turn = self.begin()
+        turn.expire()
+
+    def test_notWantedAnyMore(self) -> None:
+        """A request that ends in the line is not waited for."""
+        with self.wait("gone"):
+            pass
+        self.wait("other", peer="other")
+        self.turns()
+        self.assertEqual(self.ran, ["other"])

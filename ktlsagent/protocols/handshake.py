@@ -68,7 +68,7 @@ class HandshakeProtocol(Protocol):
         """
         @param engine: runs the handshake.
         @param upper: the protocol on top.
-        @param schedule: when the steps of cryptography may run.
+        @param schedule: when the steps of cryptography may run, after the first.
         @param aside: runs the steps of an engine that is slow.
         """
         self.records = 0
@@ -86,8 +86,8 @@ class HandshakeProtocol(Protocol):
         return session
 
     def connectionMade(self) -> None:
-        """Begin the handshake."""
-        self._schedule(lambda: self._step(self._engine.start))
+        """Begin the handshake, at once: it is connected when its turn has come."""
+        self._step(self._engine.start)
 
     def dataReceived(self, record: bytes) -> None:
         """

@@ -36,13 +36,14 @@ from tests.support.tlslitepeers import TlslitePeer
 _READ_SIZE = 2**16
 
 
-def connectedPair() -> tuple[socket.socket, socket.socket]:
+def connectedPair(address: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
     """
     Connect two TCP sockets over loopback.
 
+    @param address: that of the second one.
     @return: the two ends, both of which do not block.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((address, 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _address = listener.accept()
     near.setblocking(False)
@@ -272,17 +273,23 @@ class AgentTestCase(SynchronousTestCase):
         return agent
 
     def ask(
-        self, messageType: int, authMode: int = X509, **details: Any
+        self,
+        messageType: int,
+        authMode: int = X509,
+        *,
+        address: str = "127.0.0.1",
+        **details: Any,
     ) -> tuple[FakeUpcall, socket.socket]:
         """
         Have the kernel ask for a handshake.
 
         @param messageType: which side.
         @param authMode: how.
+        @param address: the peer's address.
         @param details: more of the request.
         @return: the request and the peer's end of the connection.
         """
-        near, far = connectedPair()
+        near, far = connectedPair(address)
         self.addCleanup(near.close)
         self.addCleanup(far.close)
         return self.kernel.queue(near, messageType, authMode, **details), far

@@ -147,15 +147,20 @@ class TurnReactor(Clock):
 
     def turn(self, seconds: float = 0.0) -> bool:
         """
-        Take one turn: run what is due, then serve the descriptors that are
-        ready, without waiting for any.
+        Take one turn: run what is due, but not what that schedules, as a real
+        reactor does; then serve the descriptors that are ready, without waiting
+        for any.
 
         @param seconds: how much time passes before.
         @return: whether there was anything to do.
         """
-        now = self.seconds() + seconds
-        due = [call for call in self.getDelayedCalls() if call.getTime() <= now]
-        self.advance(seconds)
+        self.rightNow += seconds
+        due = [call for call in self.calls if call.getTime() <= self.rightNow]
+        for call in sorted(due, key=lambda call: call.getTime()):
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
         readable, writable, _ = select.select(self.readers, self.writers, [], 0)
         for reader in readable:
             if reader in self.readers:

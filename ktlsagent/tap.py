@@ -2,15 +2,13 @@
 C{twistd ktlsagent}: its options, and the one place where the agent is put
 together for a process of its own.
 """
-# ruff: noqa: E402 - what is postponed has to be so before it is imported
+# ruff: noqa: E402 - the preparation for the imports comes before them
 
 from __future__ import annotations
 
-from ktlsagent.lean import postpone
+from ktlsagent import lean
 
-# Of pyroute2 the agent uses the message classes.  The package imports all the rest as
-# well, a database among it: 10 MB and more time than anything else that is imported.
-postpone("pyroute2")
+lean.begin()
 
 import atexit
 import os
@@ -32,6 +30,8 @@ from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.service import AgentService
+
+lean.settle()
 
 _FAILURE = 1
 
@@ -94,6 +94,7 @@ class ProgramService(Service):
         Service.startService(self)
         self._tellSystemd()
         self._reactor.callWhenRunning(self._handleSignals)
+        lean.settle()
 
     def stopService(self) -> Deferred[None]:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from types import ModuleType
 from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
+from ktlsagent import lean
 from ktlsagent.lean import postpone
 
 ROOT = Path(ktlsagent.__file__).parents[1]
@@ -122,6 +124,27 @@ class PostponeTests(SynchronousTestCase):
         """A package that is not there is left to the import that needs it."""
         postpone("ktlsagent_test_missing")
         self.assertNotIn("ktlsagent_test_missing", sys.modules)
+
+
+class SettleTests(SynchronousTestCase):
+    """The garbage collector and what stays."""
+
+    def setUp(self) -> None:
+        """Leave no trace."""
+        self.addCleanup(gc.unfreeze)
+        self.addCleanup(gc.enable)
+
+    def test_begin(self) -> None:
+        """No garbage is looked for while the program is imported."""
+        lean.begin()
+        self.assertFalse(gc.isenabled())
+
+    def test_settle(self) -> None:
+        """Afterwards it is, but not among what is there."""
+        lean.begin()
+        lean.settle()
+        self.assertTrue(gc.isenabled())
+        self.assertGreater(gc.get_freeze_count(), 1000)
 
 
 class ProgramTests(SynchronousTestCase):

@@ -119,6 +119,16 @@ class UnitTests(SynchronousTestCase):
         (seconds,) = self.unit["Service", "TimeoutStopSec"]
         self.assertGreater(int(seconds), 10)
 
+    def test_urgency(self) -> None:
+        """
+        The agent runs before the kernel's threads that ask it, by the lowest
+        priority that does that, and so do its children.
+        """
+        self.assertEqual(self.unit["Service", "CPUSchedulingPolicy"], ["rr"])
+        self.assertEqual(self.unit["Service", "CPUSchedulingPriority"], ["1"])
+        self.assertNotIn(("Service", "CPUSchedulingResetOnFork"), self.unit)
+        self.assertNotIn(("Service", "RestrictRealtime"), self.unit)
+
     def test_privileges(self) -> None:
         """
         The agent is root, for the keyring of NVMe, with the one capability that

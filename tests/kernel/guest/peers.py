@@ -534,7 +534,7 @@ def outcome(
     """
     try:
         client = RpcClient(host, address)
-    except PeerGone as gone:
+    except (PeerGone, OSError) as gone:
         # A server that has no key at hand may be as quick as that.
         return str(gone)
     try:
@@ -548,6 +548,8 @@ def outcome(
         return str(gone)
     except ssl.SSLError as error:
         return f"refused by the client: {error.reason}"
+    except OSError as error:
+        return f"reset ({error})"
     finally:
         client.close()
     return "ok"

@@ -187,6 +187,7 @@ HANDSHAKE_KEYS: Final = {
     **SUITE_KEYS,
     "signature_algorithms": Key(_readSignatureAlgorithms, "signatureAlgorithms"),
     "alpn": Key(partial(readChoice, choices=_ALPN), "alpn"),
+    "resumption": Key(partial(readChoice, choices={"off": False, "on": True}), "resumption"),
 }
 """How TLS is spoken."""
 

@@ -95,14 +95,17 @@ class _Reader:
         certificates = AuthMode.X509 in modes
         own = readOwn(self.files, profile.name, profile.own, self._now) if certificates else ()
         self._own.update({one.path: one for one in own})
-        return Parts(
-            profile,
-            modes,
-            self._suites(profile),
-            self._groups(profile),
-            crypto.X509Store() if modes == {AuthMode.PSK} else self._store(profile),
-            own,
-        )
+        suites, groups = self._suites(profile), self._groups(profile)
+        if modes == {AuthMode.PSK}:
+            return Parts(profile, modes, suites, groups, crypto.X509Store(), own)
+        store, crls = self._store(profile)
+        moments = [
+            moment
+            for _path, one in crls
+            for moment in (one.says.thisUpdate, one.crl.next_update_utc)
+            if moment is not None
+        ]
+        return Parts(profile, modes, suites, groups, store, own, moments)
 
     def _suites(self, profile: Profile) -> Sequence[str]:
         """Those of the suites that the kernel takes."""
@@ -136,8 +139,13 @@ class _Reader:
                 )
         return groups
 
-    def _store(self, profile: Profile) -> crypto.X509Store:
-        """Read what peers are judged by; profiles that say the same share a store."""
+    def _store(
+        self, profile: Profile
+    ) -> tuple[crypto.X509Store, Sequence[tuple[str, RevocationList]]]:
+        """
+        Read what peers are judged by, and the CRLs in it; profiles that say the same
+        share a store.
+        """
         trust = profile.trust
         anchors = readAnchors(self.files, profile.name, trust.stores, self._systemTrustStores)
         crls = readCRLs(self.files, profile.name, trust, self._now)
@@ -163,7 +171,7 @@ class _Reader:
                 addCRLs(store, crls, trust.crlScope)
             if anyPurpose:
                 openssl.setAnyPurpose(store)
-        return store
+        return store, crls
 
     def tags(self, config: AgentConfig) -> TagSet:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
 from OpenSSL import crypto
@@ -17,6 +18,7 @@ from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Role
+from ktlsagent.protocols.tickets import Tickets
 from ktlsagent.protocols.verification import CHAIN_ERRORS, V_CRL_HAS_EXPIRED, V_UNABLE_TO_GET_CRL
 from ktlsagent.tokens import TokenKey
 
@@ -37,6 +39,7 @@ class Parts:
     @ivar groups: names of the groups; empty: OpenSSL's own choice.
     @ivar store: what peers with certificates are judged by.
     @ivar own: our certificates.
+    @ivar moments: when its CRLs begin and end.
     """
 
     profile: Profile
@@ -45,14 +48,18 @@ class Parts:
     groups: Sequence[str]
     store: crypto.X509Store
     own: Sequence[OwnFiles]
+    moments: Sequence[datetime] = ()
 
     @property
     def role(self) -> Role:
         """The role, of which a profile has one."""
         return self.profile.match.roles[0]
 
-    def context(self, own: Sequence[OwnCertificate] = ()) -> TLSContext:
-        """Make a context for certificates; raises C{SSL.Error} if OpenSSL does not take ours."""
+    def context(self, own: Sequence[OwnCertificate] = (), *, lasting: bool = True) -> TLSContext:
+        """
+        Make a context for certificates; raises C{SSL.Error} if OpenSSL does not take
+        ours.  One that does not last, but is for one request, has no tickets.
+        """
         trust, access = self.profile.trust, self.profile.access
         tolerated = frozenset(_TOLERATED[one] for one in trust.tolerated)
         return TLSContext(
@@ -65,7 +72,13 @@ class Parts:
             own=own,
             tolerated=tolerated if trust.stores else tolerated | CHAIN_ERRORS,
             certificateRequired=bool(access.allow or access.addressInCertificate or trust.pins),
+            tickets=self._tickets(own) if lasting and self.profile.handshake.resumption else None,
         )
+
+    def _tickets(self, own: Sequence[OwnCertificate]) -> Tickets:
+        """Keep tickets, none longer than our own certificates and the CRLs."""
+        ours = [one.chain[0].to_cryptography().not_valid_after_utc for one in own]
+        return Tickets([*ours, *self.moments])
 
     def preSharedKeyContexts(self) -> dict[str, TLSContext]:
         """Make contexts for pre-shared keys, by hash."""
@@ -89,7 +102,7 @@ def makeContexts(parts: Parts) -> ProfileContexts:
     if parts.role is Role.CLIENT and AuthMode.UNAUTH in parts.modes:
         contexts = replace(contexts, anonymousClient=parts.context())
     if parts.role is Role.CLIENT and AuthMode.X509 in parts.modes:
-        contexts = replace(contexts, clientWith=lambda own: parts.context([own]))
+        contexts = replace(contexts, clientWith=lambda own: parts.context([own], lasting=False))
     tokenKeys = [one.key for one in parts.own if isinstance(one.key, TokenKey)]
     if tokenKeys:
         return replace(contexts, late=LateContexts(tokenKeys, partial(_withKeys, parts, contexts)))

@@ -335,7 +335,13 @@ def _planClient(request: HandshakeRequest, served: Served, keys: KeySource) -> T
         context = _required(served.contexts.anonymousClient)
     else:
         context = _clientContext(request, served, keys)
-    return TLSParameters(Role.CLIENT, context, reference.serverName, served.judge(reference))
+    return TLSParameters(
+        Role.CLIENT,
+        context,
+        reference.serverName,
+        served.judge(reference),
+        server=served.asked.peer and (reference, served.asked.peer.address),
+    )
 
 
 def _clientContext(request: HandshakeRequest, served: Served, keys: KeySource) -> TLSContext:

@@ -210,12 +210,14 @@ class Handshake:
     @ivar signatureAlgorithms: OpenSSL's names of the signature algorithms to
         use, best first; empty: OpenSSL's own choice.
     @ivar alpn: whether C{sunrpc} (RFC 9289, section 5) is offered and selected.
+    @ivar resumption: whether sessions with certificates are resumed by tickets.
     """
 
     suites: Sequence[str] = tuple(CIPHER_SUITES)
     groups: Sequence[str] = DEFAULT_GROUPS
     signatureAlgorithms: Sequence[str] = ()
     alpn: Demand = Demand.ACCEPT
+    resumption: bool = False
 
 
 @dataclass(frozen=True, slots=True)

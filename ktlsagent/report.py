@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ktlsagent.protocols.session import EstablishedSession
 
 _NOTHING = "-"
-_ONLY_OK = ("version", "suite", "group", "alpn", "tags")
+_ONLY_OK = ("version", "suite", "group", "alpn", "resumed", "tags")
 _ONLY_FAILED = ("code", "alert-sent", "alert-received", "reason")
 """Fields that the text of the other outcome does without; the event has them all."""
-_IF_ANY = ("identity", "alpn", "tags")
+_IF_ANY = ("identity", "alpn", "resumed", "tags")
 """Fields that the text does without if there is nothing in them."""
 _BUG = "internal-error"
 
@@ -121,6 +121,7 @@ class Report:
             "suite": session and session.suite.name,
             "group": session and session.group,
             "alpn": session and session.alpn,
+            "resumed": "yes" if session and session.resumed else None,
             "subject": certificate and describeSubject(certificate),
             "fingerprint": certificate and certificate.fingerprint(SHA256()).hex(),
             "tags": ",".join(self.tags) or None,

@@ -13,14 +13,20 @@ import socket
 from collections.abc import Callable, Iterable
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IWriteDescriptor
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ktlsagent.errors import HandshakeError, PeerClosed, RequestUnsupported
+from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.protocols.handshake import IRecordTransport
-from ktlsagent.protocols.record import RecordReader
+from ktlsagent.protocols.record import (
+    HEADER_LENGTH,
+    MAXIMUM_FRAGMENT,
+    RecordReader,
+    wholeRecord,
+)
 
 _ESTABLISHED = 1
 """C{TCP_ESTABLISHED} (C{include/net/tcp_states.h}), in the first octet of C{TCP_INFO}."""
@@ -32,6 +38,14 @@ _CLOSED = {
 """C{TCP_CLOSE} and C{TCP_CLOSE_WAIT}: what the code and the words are."""
 
 _NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+_PEEK_AGAIN_SECONDS = 0.002
+"""
+When to look again at a record of which a part is there.  The reactor cannot wait for
+the rest, as what has been looked at can still be read.
+"""
+
+Peeked = Callable[[bytes | None], None]
 
 
 @implementer(IRecordTransport, IReadDescriptor, IWriteDescriptor)
@@ -47,9 +61,9 @@ class UpcallTransport:
     and are not touched: every call says that it must not wait.
     """
 
-    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+    def __init__(self, reactor: IAgentReactor, descriptor: int) -> None:
         """
-        @param reactor: waits for the socket.
+        @param reactor: waits for the socket, and gives the time.
         @param descriptor: the request's descriptor; it becomes this object's.
         @raise OSError: if it is no socket; it is then still the caller's.
         """
@@ -61,6 +75,9 @@ class UpcallTransport:
         self._flushed: Callable[[], None] | None = None
         self._reading = False
         self._noDelay: int | None = None
+        self._peeking: Peeked | None = None
+        self._peekUntil = 0.0
+        self._peekTimer: IDelayedCall | None = None
 
     @property
     def socket(self) -> socket.socket:
@@ -110,7 +127,7 @@ class UpcallTransport:
         Let go of the socket: nothing is read or written any more, and its
         options are as they were.
         """
-        self._stopReading()
+        self.stopProducing()
         self._reactor.removeWriter(self)
         self._protocol = None
         if self._noDelay is not None:
@@ -141,10 +158,65 @@ class UpcallTransport:
         """
         Read no more.
         """
+        self._stopPeeking()
+
+    def peekRecord(self, seconds: float, callback: Peeked) -> None:
+        """
+        See L{IRecordTransport}.
+
+        @param seconds: how long to wait for it.
+        @param callback: called with the record, or with C{None}.
+        """
+        self._peekUntil = self._reactor.seconds() + seconds
+        self._peek(callback)
+
+    def skip(self, length: int) -> None:
+        """
+        See L{IRecordTransport}.
+
+        @param length: how many octets.
+        """
+        # They have been looked at, so they are there.
+        while length:
+            length -= len(self._socket.recv(length, _NO_WAIT))
+
+    def _peek(self, callback: Peeked) -> None:
+        """Look whether a record is there, and say so, or wait on."""
+        left = self._peekUntil - self._reactor.seconds()
+        record = None
+        try:
+            data = self._socket.recv(HEADER_LENGTH + MAXIMUM_FRAGMENT, _NO_WAIT | socket.MSG_PEEK)
+            record = wholeRecord(data)
+            # The end of the connection is the kernel's to find, too.
+            wait = min(left, _PEEK_AGAIN_SECONDS) if data and record is None else 0.0
+        except BlockingIOError:
+            wait = left
+        except ValueError:
+            wait = 0.0
+        except OSError as error:
+            self._lost(PeerClosed("connection-lost", f"the connection broke: {error}"))
+            return
+        self._stopPeeking()
+        if wait <= 0:
+            callback(record)
+            return
+        self._peekTimer = self._reactor.callLater(wait, self._peek, callback)
+        if wait == left:
+            self._peeking = callback
+            self._startReading()
+
+    def _stopPeeking(self) -> None:
         self._stopReading()
+        self._peeking = None
+        timer, self._peekTimer = self._peekTimer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def doRead(self) -> None:
         """See L{IReadDescriptor}.  Takes no octet behind the current record."""
+        if self._peeking is not None:
+            self._peek(self._peeking)
+            return
         record = None
         while record is None:
             try:
@@ -236,7 +308,7 @@ class UpcallTransport:
             self._reactor.removeReader(self)
 
     def _lost(self, error: HandshakeError) -> None:
-        self._stopReading()
+        self.stopProducing()
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(Failure(error))

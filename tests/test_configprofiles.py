@@ -350,6 +350,7 @@ class ContradictionTests(ProfilesTestCase):
             ("psk", "x509.truststore=/a", "mode=x509;unauth for this key"),
             ("psk", "allow=dns:a", "mode=x509;unauth for this key"),
             ("psk", "alpn=require", "mode=x509;unauth for this key"),
+            ("psk", "resumption=on", "mode=x509;unauth for this key"),
             ("psk", "own_expired=accept", "mode=x509 for this key"),
             ("unauth", "own_expired=accept", "mode=x509 for this key"),
         ):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,6 +36,7 @@ from ktlsagent.protocols.engine import TLSEngine, TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Demand, Role
+from ktlsagent.protocols.tickets import LIFETIME_SECONDS
 from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM
@@ -411,6 +414,47 @@ class HandshakeTests(_ProfilesTestCase):
             trust = replace(self.server.trust, rpcPurpose=demand)
             server = replace(self.server, trust=trust)
             self.assertEqual(self.judged(server, replace(self.client, own=own)), expected)
+
+    def test_resumption(self) -> None:
+        """Contexts keep tickets if the profile says so, but no passing ones and none for keys."""
+        on = Handshake(resumption=True)
+        client = self.contexts(replace(self.client, handshake=on))
+        server = self.contexts(replace(self.server, handshake=on))
+        lasting = (client.client, client.anonymousClient, server.server)
+        found = {context.tickets for context in lasting if context is not None} - {None}
+        self.assertEqual(len(found), len(lasting), "each has its own")
+        assert client.clientWith is not None
+        passing = client.clientWith(certificates.client().own())
+        for context in (passing, *client.preSharedKey.values(), *server.preSharedKey.values()):
+            self.assertIsNone(context.tickets)
+        off = self.contexts(self.client)
+        assert off.client is not None
+        self.assertIsNone(off.client.tickets)
+
+    def test_ticketsEnd(self) -> None:
+        """Tickets end when a CRL ends or begins, and when our own certificate ends."""
+        soon = NOW + DAY / 24
+        own = self.authority.issue("server.lab", hosts=("server.lab",), notAfter=soon).own()
+        ending = self.authority.revocationList(nextUpdate=soon)
+        beginning = self.authority.revocationList(thisUpdate=soon)
+        for changes, until in (
+            ({}, None),
+            ({"own": Own((self.writePair("soon", own),))}, soon),
+            ({"trust": replace(self.server.trust, crls=(self.writeCRLs(ending),))}, soon),
+            ({"trust": replace(self.server.trust, crls=(self.writeCRLs(beginning),))}, soon),
+        ):
+            on: dict[str, Any] = {"handshake": Handshake(resumption=True), **changes}
+            context = self.contexts(replace(self.server, **on)).server
+            assert context is not None
+            assert context.tickets is not None
+            proof = context.tickets.proof(())
+            expected = proof.since + LIFETIME_SECONDS if until is None else until.timestamp()
+            self.assertEqual(proof.until, expected)
+
+    def writeCRLs(self, *lists: x509.CertificateRevocationList) -> str:
+        """Write a file with some CRLs."""
+        content = b"".join(one.public_bytes(PEM) for one in lists)
+        return self.write("more.crl", content)
 
     def test_handshake(self) -> None:
         """Suites, signature algorithms and ALPN are the profile's."""

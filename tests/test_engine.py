@@ -1347,7 +1347,7 @@ class OddContext(TLSContext):
     unjudged: object = None
     selected: bytes | None = None
 
-    def connection(self, engine: TLSEngine) -> SSL.Connection:
+    def connection(self, engine: TLSEngine, sessionContext: bytes | None = None) -> SSL.Connection:
         """Make a connection."""
         connection = OddConnection(self._context)
         connection.cipher = self.cipher

@@ -24,8 +24,14 @@ from ktlsagent.errors import (
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
-from ktlsagent.protocols.handshake import Aside, HandshakeProtocol, IRecordTransport
+from ktlsagent.protocols.handshake import (
+    TICKET_SECONDS,
+    Aside,
+    HandshakeProtocol,
+    IRecordTransport,
+)
 from ktlsagent.protocols.session import Role
+from ktlsagent.protocols.tickets import Tickets
 from tests.support import certificates
 from tests.support.tlspeers import StdlibPeer, records, stdlibContext
 
@@ -47,6 +53,8 @@ class MemoryTransport:
     @ivar stopped: whether reading was stopped.
     @ivar blocked: whether what is written stays unsent for now.
     @ivar broken: why the next write fails, if it does.
+    @ivar silent: whether no record comes, and the wait for one does not end.
+    @ivar waited: for how long a record was to be waited for, each time.
     """
 
     def __init__(self, peer: StdlibPeer | None = None) -> None:
@@ -58,6 +66,8 @@ class MemoryTransport:
         self.stopped = False
         self.blocked = False
         self.broken: HandshakeError | None = None
+        self.waited: list[float] = []
+        self.silent = False
         self._peer = peer
         self._protocol: Protocol | None = None
         self._wanted = False
@@ -109,6 +119,15 @@ class MemoryTransport:
     def resumeProducing(self) -> None:
         self._wanted = True
         self.deliver(b"")
+
+    def peekRecord(self, seconds: float, callback: Callable[[bytes | None], None]) -> None:
+        self.waited.append(seconds)
+        if not self.silent:
+            callback(self.unread[0] if self.unread else None)
+
+    def skip(self, length: int) -> None:
+        if len(self.unread.pop(0)) != length:
+            raise AssertionError("not the whole record")
 
     def stopProducing(self) -> None:
         self.stopped = True
@@ -188,6 +207,13 @@ class BrokenEngine(TLSEngine):
         raise ZeroDivisionError("a bug")
 
 
+class TicketlessEngine(TLSEngine):
+    """An engine with a bug in what comes last."""
+
+    def takeTicket(self, record: bytes) -> bool:
+        raise ZeroDivisionError("a bug")
+
+
 class HandshakeTestCase(SynchronousTestCase):
     """What the tests share: a protocol, what is above it and what is below."""
 
@@ -200,6 +226,7 @@ class HandshakeTestCase(SynchronousTestCase):
         engine: type[TLSEngine] = TLSEngine,
         slow: bool = False,
         aside: Aside | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
         """Make a protocol that is not yet connected."""
         own = certificates.server() if role is Role.SERVER else certificates.client()
@@ -208,8 +235,9 @@ class HandshakeTestCase(SynchronousTestCase):
             own=[replace(own.own(), slow=slow)] if slow or role is Role.SERVER else [],
             suites=tuple(CIPHER_SUITES),
             groups=(),
+            tickets=tickets,
         )
-        self.engine = engine(TLSParameters(role, context, None, accept))
+        self.engine = engine(TLSParameters(role, context, None, accept, server="server"))
         self.upper = Upper()
         more = {} if aside is None else {"aside": aside}
         self.protocol = HandshakeProtocol(self.engine, self.upper, schedule, **more)
@@ -301,6 +329,91 @@ class SuccessTests(HandshakeTestCase):
         self.prepare()
         self.connect()
         self.assertRaises(ValueError, lambda: self.protocol.session)
+
+
+class TicketTests(HandshakeTestCase):
+    """A client that wants tickets looks at one record more."""
+
+    def setUp(self) -> None:
+        self.tickets = Tickets()
+
+    def test_taken(self) -> None:
+        """The first ticket is taken, and counted; the second one is left alone."""
+        self.prepare(peer=self.goodServer(), tickets=self.tickets)
+        self.connect()
+        self.assertConnected()
+        self.assertEqual(self.transport.waited, [TICKET_SECONDS])
+        self.assertEqual(len(self.transport.unread), 1)
+        self.assertEqual(self.protocol.session.receive.sequence, 1)
+        self.assertIsNotNone(self.tickets.take("server"))
+
+    def test_scheduled(self) -> None:
+        """To look at it is a step as others are."""
+        turns: list[Step] = []
+        self.prepare(peer=self.goodServer(), schedule=turns.append, tickets=self.tickets)
+        self.connect()
+        while not self.transport.waited:
+            turns.pop(0)()
+        self.assertEqual((self.upper.connections, len(turns)), (0, 1))
+        turns.pop(0)()
+        self.assertConnected()
+
+    def test_none(self) -> None:
+        """If none comes, the keys are handed over."""
+        context = stdlibContext("server", own=certificates.server())
+        context.num_tickets = 0
+        self.prepare(peer=StdlibPeer(context), tickets=self.tickets)
+        self.connect()
+        self.assertConnected()
+        self.assertEqual(self.transport.waited, [TICKET_SECONDS])
+        self.assertEqual(self.protocol.session.receive.sequence, 0)
+
+    def test_somethingElse(self) -> None:
+        """What else comes stays where it is."""
+        self.prepare(tickets=self.tickets, peer=self.goodServer())
+        self.transport.blocked = True
+        self.connect()
+        self.transport.unread.insert(0, b"\x17\x03\x03\x00\x20" + bytes(32))
+        left = list(self.transport.unread)
+        self.transport.flush()
+        self.assertConnected()
+        self.assertEqual(self.transport.unread, left)
+        self.assertEqual(self.protocol.session.receive.sequence, 0)
+
+    def test_deadline(self) -> None:
+        """The deadline holds here as well, also if the record has just come."""
+        error = DeadlineExpired("deadline", "10 s are over")
+        for silent in (True, False):
+            turns: list[Step] = []
+            self.prepare(peer=self.goodServer(), schedule=turns.append, tickets=self.tickets)
+            self.transport.silent = silent
+            self.connect()
+            while not self.transport.waited:
+                turns.pop(0)()
+            self.protocol.abort(error)
+            for turn in turns:
+                turn()
+            self.assertFailed(error)
+            self.assertTrue(self.transport.stopped)
+            self.assertEqual(len(self.transport.unread), 2)
+
+    def test_bug(self) -> None:
+        """A bug there is told to the protocol on top."""
+        self.prepare(peer=self.goodServer(), engine=TicketlessEngine, tickets=self.tickets)
+        self.connect()
+        (reason,) = self.upper.reasons
+        self.assertIsInstance(reason, ZeroDivisionError)
+
+    def test_notWanted(self) -> None:
+        """A server, and a client without tickets, wait for nothing."""
+        self.prepare(Role.SERVER, peer=StdlibPeer(stdlibContext("client")), tickets=self.tickets)
+        self.connect()
+        self.assertConnected()
+        self.assertEqual(self.transport.waited, [])
+        self.prepare(peer=self.goodServer())
+        self.connect()
+        self.assertConnected()
+        self.assertEqual(self.transport.waited, [])
 
 
 class FailureTests(HandshakeTestCase):

@@ -27,6 +27,7 @@ PURE = {
     "record",
     "rehearsal",
     "session",
+    "tickets",
     "verification",
 }
 """The modules of C{protocols} that only turn values into values."""
@@ -84,7 +85,7 @@ LAYERS: dict[str, str] = {
     "netlinksocket": "interfaces",
     "netlink": "errors interfaces netlinksocket protocols",
     "notify": "",
-    "sockets": "errors protocols",
+    "sockets": "errors interfaces protocols",
     "report": "errors policy profiles protocols",
     "namespace": "",
     "configured": (

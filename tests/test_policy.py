@@ -228,8 +228,23 @@ class PlanTests(ServedTestCase):
         self.assertIs(found.role, Role.CLIENT)
         self.assertIs(found.context, self.clientContexts.anonymousClient)
         self.assertEqual(found.serverName, "server.lab")
+        self.assertIsNone(found.server)
         self.assertIsNone(found.judge([certificates.server().certificate]))
         self.assertIsNotNone(found.judge([certificates.client().certificate]))
+
+    def test_ticketsOfWhom(self) -> None:
+        """A client's tickets are those of a server by its name and its address."""
+        servers = set()
+        for name in (b"server.lab", b"other.lab"):
+            for address in ("10.0.0.2", "10.0.0.3"):
+                for port in (2049, 20049):
+                    peer = Endpoint(ipaddress.ip_address(address), port)
+                    request = replace(CLIENT, peerName=name)
+                    keys = RequestKeys(self.keys, (self.ring,))
+                    found = plan(request, self.serve(request, peer), keys)
+                    assert isinstance(found, TLSParameters)
+                    servers.add(found.server)
+        self.assertEqual(len(servers), 4)
 
     def test_mutualClient(self) -> None:
         """C{xprtsec=mtls}: a client with its certificate."""

@@ -326,6 +326,8 @@ class ServerTests(KeyTestCase):
         self.assertIsInstance(server, PreSharedKeyServer)
         self.assertEqual((server.start(), server.state), (b"", EngineState.NEED_RECORD))
         self.assertEqual((server.session, server.error, server.identities), (None, None, ()))
+        self.assertFalse(server.awaitsTicket)
+        self.assertFalse(server.takeTicket(b""))
 
     def test_split(self) -> None:
         """A ClientHello may come in many records."""

@@ -16,9 +16,11 @@ from ktlsagent.protocols.record import (
     RecordReader,
     alertName,
     fragmentLength,
+    openedRecord,
     plainAlert,
     sealedAlert,
     splitRecords,
+    wholeRecord,
 )
 from tests.support.modelktls import ModelDirection
 from tests.support.properties import patient
@@ -170,3 +172,44 @@ class SplitRecordsTests(SynchronousTestCase):
         """A cut record is not passed over."""
         for end in range(1, len(HANDSHAKE)):
             self.assertRaises(ValueError, splitRecords, APPLICATION_DATA + HANDSHAKE[:end])
+
+
+class OpenedRecordTests(SynchronousTestCase):
+    """Tests of L{openedRecord}."""
+
+    def test_opened(self) -> None:
+        """What the peer has sealed is opened, with every suite, at its number alone."""
+        for suite in CIPHER_SUITES.values():
+            keys = TrafficKeys(bytes(suite.keyLength), bytes(12))
+            record = ModelDirection(packCryptoInfo(suite, keys, 7)).seal(b"content", 22)
+            self.assertEqual(openedRecord(record, suite, keys, 7), (22, b"content"))
+            self.assertRaises(ValueError, openedRecord, record, suite, keys, 8)
+            self.assertRaises(ValueError, openedRecord, record[:-1], suite, keys, 7)
+            self.assertRaises(ValueError, openedRecord, record[:5], suite, keys, 7)
+
+    def test_padding(self) -> None:
+        """Padding does not count, and nothing but padding is no content."""
+        suite = CIPHER_SUITES["TLS_AES_128_GCM_SHA256"]
+        keys = TrafficKeys(bytes(16), bytes(12))
+        for content, expected in ((b"data\x17\0", (23, b"data")), (b"\x17\0", (23, b""))):
+            record = ModelDirection(packCryptoInfo(suite, keys, 0)).seal(content, 0)
+            self.assertEqual(openedRecord(record, suite, keys, 0), expected)
+        record = ModelDirection(packCryptoInfo(suite, keys, 0)).seal(b"", 0)
+        self.assertRaises(ValueError, openedRecord, record, suite, keys, 0)
+
+
+class WholeRecordTests(SynchronousTestCase):
+    """Tests of L{wholeRecord}."""
+
+    def test_parts(self) -> None:
+        """A protected record is found when its last octet is there, whatever comes behind."""
+        for end in range(len(APPLICATION_DATA)):
+            self.assertIsNone(wholeRecord(APPLICATION_DATA[:end]))
+        for more in (b"", b"more"):
+            self.assertEqual(wholeRecord(APPLICATION_DATA + more), APPLICATION_DATA)
+
+    def test_others(self) -> None:
+        """Records of other kinds, and longer ones than there may be, are none."""
+        for data in (HANDSHAKE, CHANGE_CIPHER_SPEC, b"G", b"\x17\x03\x03\x41\x01"):
+            self.assertRaises(ValueError, wholeRecord, data)
+        self.assertIsNone(wholeRecord(b"\x17\x03\x03\x41\x00"))

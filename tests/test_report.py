@@ -253,11 +253,15 @@ class ReportTests(_ReportTestCase):
         self.assertEqual(fields["profile"], "profile.blue")
         self.assertNotIn("tags", fields)
         self.assertNotIn("alpn", fields)
+        self.assertNotIn("resumed", fields)
         self.events.clear()
         report.tags = ["engineering", "lab"]
         report.session = replace(session, alpn="sunrpc")
         fields = self.write(report, 0)
         self.assertEqual((fields["tags"], fields["alpn"]), ("engineering,lab", "sunrpc"))
+        self.events.clear()
+        report.session = replace(session, resumed=True)
+        self.assertEqual(self.write(report, 0)["resumed"], "yes")
 
     def test_notes(self) -> None:
         """What went wrong beside the handshake stands at the end, also of a success."""

@@ -313,6 +313,122 @@ class ConnectionTests(_UpcallTestCase):
         self.adopt(near).requireConnection()
 
 
+class UpcallTransportPeekTests(_UpcallTestCase):
+    """How L{UpcallTransport} looks at a record without taking it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.seen: list[bytes | None] = []
+        self.connect()
+
+    def peek(self) -> None:
+        """Look at the next record, for a second."""
+        self.transport.peekRecord(1.0, self.seen.append)
+
+    def assertSeen(self, *seen: bytes | None) -> None:
+        """Check what was seen, once, and that nothing is waited for any more."""
+        self.assertEqual(self.seen, list(seen))
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+        self.assertEqual(self.protocol.records, [])
+
+    def test_there(self) -> None:
+        """A record that is there is seen at once, and stays there with what is behind it."""
+        self.far.sendall(RECORDS[2] * 2)
+        self.peek()
+        self.assertSeen(RECORDS[2])
+        self.assertEqual(self.left(), RECORDS[2] * 2)
+
+    def test_skipped(self) -> None:
+        """What has been seen can be taken, and nothing behind it."""
+        self.far.sendall(RECORDS[2] + b"next")
+        self.peek()
+        self.transport.skip(len(RECORDS[2]))
+        self.assertEqual(self.left(), b"next")
+
+    def test_later(self) -> None:
+        """A record that comes later is waited for."""
+        self.peek()
+        self.reactor.settle()
+        self.assertEqual((self.seen, self.reactor.readers), ([], [self.transport]))
+        self.far.sendall(RECORDS[2])
+        self.reactor.settle()
+        self.assertSeen(RECORDS[2])
+        self.assertEqual(self.left(), RECORDS[2])
+
+    def test_inParts(self) -> None:
+        """A record in parts is waited for, but the reactor is not asked about the rest."""
+        self.peek()
+        for part in (RECORDS[2][:1], RECORDS[2][1:4], RECORDS[2][4:5], RECORDS[2][5:8]):
+            self.far.sendall(part)
+            self.reactor.turn(0.002)
+            self.reactor.turn(0.002)
+            self.assertEqual((self.seen, self.reactor.readers), ([], []))
+        self.far.sendall(RECORDS[2][8:] + b"next")
+        self.reactor.turn(0.002)
+        self.reactor.turn(0.002)
+        self.assertSeen(RECORDS[2])
+        self.assertEqual(self.left(), RECORDS[2] + b"next")
+
+    def test_nothing(self) -> None:
+        """If nothing comes in time, that is told."""
+        self.peek()
+        self.reactor.turn(0.999)
+        self.assertEqual(self.seen, [])
+        self.reactor.turn(0.002)
+        self.assertSeen(None)
+
+    def test_partOnly(self) -> None:
+        """A part of a record is none, and is left to others."""
+        self.far.sendall(RECORDS[2][:-1])
+        self.peek()
+        self.assertEqual((self.seen, self.reactor.readers), ([], []))
+        for _turn in range(600):
+            self.reactor.turn(0.002)
+        self.assertSeen(None)
+        self.assertEqual(self.left(), RECORDS[2][:-1])
+
+    def test_otherRecords(self) -> None:
+        """A record without protection, and what is too long to be one, are not looked at."""
+        for data in (RECORDS[0], b"GET / HTTP/1.0", struct.pack("!BHH", 23, 0x0303, 2**14 + 257)):
+            near, far = connectedPair()
+            self.addCleanup(near.close)
+            self.addCleanup(far.close)
+            self.transport = self.adopt(near)
+            self.connect()
+            far.sendall(data)
+            self.peek()
+            self.reactor.settle()
+            self.assertSeen(None)
+            self.seen.clear()
+            self.assertEqual(near.recv(100), data)
+
+    def test_end(self) -> None:
+        """The end of the connection is not told as lost: the kernel will find it, too."""
+        self.peek()
+        self.far.close()
+        self.reactor.settle()
+        self.assertSeen(None)
+        self.assertEqual(self.protocol.lost, [])
+
+    def test_reset(self) -> None:
+        """A connection that breaks meanwhile is lost."""
+        self.peek()
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.far.close()
+        self.assertEqual(self.lostBy().code, "connection-lost")
+        self.assertSeen()
+
+    def test_stopped(self) -> None:
+        """Who does not want to wait any more is told nothing."""
+        for stop in (self.transport.stopProducing, self.transport.restore):
+            self.peek()
+            stop()
+            self.far.sendall(RECORDS[2])
+            self.reactor.turn(2.0)
+            self.assertSeen()
+            self.transport.skip(len(RECORDS[2]))
+
+
 class UpcallTransportWriteTests(_UpcallTestCase):
     """How L{UpcallTransport} writes."""
 

@@ -16,6 +16,7 @@ from ktlsagent.protocols import callbacks, openssl
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.psk import PreSharedKey
 from ktlsagent.protocols.session import Demand, Role
+from ktlsagent.protocols.tickets import LIFETIME_SECONDS, Tickets
 from ktlsagent.protocols.verification import V_UNSPECIFIED, describeSubject
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class TLSContext:
     @ivar slow: whether the key of one of those is outside the process.
     @ivar alpn: whether both sides have to agree on L{SUNRPC} by ALPN.
     @ivar tolerated: the C{X509_V_ERR_*} for which peers are not refused.
+    @ivar tickets: the tickets of its sessions, if they can be resumed.
     """
 
     def __init__(  # noqa: PLR0913 - all by name
@@ -71,6 +73,7 @@ class TLSContext:
         alpn: Demand = Demand.OFF,
         tolerated: frozenset[int] = frozenset(),
         certificateRequired: bool = False,
+        tickets: Tickets | None = None,
     ) -> None:
         """
         @param store: the CAs and CRLs that peers are judged by; may be
@@ -90,6 +93,8 @@ class TLSContext:
             of CA certificates, and the judge alone knows the peer.
         @param certificateRequired: whether a client without a certificate is
             refused.
+        @param tickets: keeps the tickets of sessions, so that they can be
+            resumed; with certificates only, and by no other context.
         @raise SSL.Error: if certificate and key do not belong together.
         @raise ValueError: if OpenSSL does not take the suites, groups or
             signature algorithms, or if two certificates have keys of the same
@@ -98,8 +103,11 @@ class TLSContext:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
-        # Tickets are never sent (see TLSEngine); these make them cheap to build.
-        context.set_options(SSL.OP_NO_TICKET)
+        if tickets is None:
+            # Tickets are not sent then (see TLSEngine); this makes them cheap to build.
+            context.set_options(SSL.OP_NO_TICKET)
+        else:
+            context.set_timeout(LIFETIME_SECONDS)
         context.set_mode(_NO_AUTO_CHAIN)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         if role is Role.SERVER:
@@ -128,14 +136,20 @@ class TLSContext:
         self.slow = any(certificate.slow for certificate in own)
         self.alpn = alpn
         self.tolerated = tolerated
+        self.tickets = tickets
 
-    def connection(self, engine: TLSEngine) -> SSL.Connection:
+    def connection(self, engine: TLSEngine, sessionContext: bytes | None = None) -> SSL.Connection:
         """
         Make a connection over memory whose callbacks reach an engine.
 
         @param engine: the engine that drives the connection.
+        @param sessionContext: OpenSSL's session id context, if sessions can be
+            resumed: a server resumes those of the same one, and no others.
         @return: a new connection.
         """
+        if sessionContext is not None:
+            # Another thread that comes in between only costs the resumption.
+            openssl.setSessionContext(self._context, sessionContext)
         connection = SSL.Connection(self._context)
         connection.set_app_data(engine)
         return connection
@@ -184,10 +198,10 @@ def _keyLogged(connection: SSL.Connection, line: bytes) -> None:
 
 
 def _informed(connection: SSL.Connection, where: int, value: int) -> None:
-    if where & SSL.SSL_CB_ALERT:
-        _engineOf(connection).alerted(
-            received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF
-        )
+    engine: TLSEngine | None = connection.get_app_data()
+    # What is wrong with a ticket is not the handshake's any more.
+    if where & SSL.SSL_CB_ALERT and engine is not None:
+        engine.alerted(received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF)
 
 
 def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int, depth: int) -> int:

@@ -5,15 +5,16 @@ at the end an L{EstablishedSession} or a L{HandshakeError}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 from cryptography import x509
 from OpenSSL import SSL
 
-from ktlsagent.errors import HandshakeError, PeerRejected, SessionUnusable
+from ktlsagent.errors import HandshakeError, PeerMisbehaved, PeerRejected, SessionUnusable
 from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
@@ -24,15 +25,17 @@ from ktlsagent.protocols.keyschedule import (
     parseKeyLogLine,
     trafficKeys,
 )
-from ktlsagent.protocols.psk import PreSharedKey, identityText
+from ktlsagent.protocols.psk import HelloReader, PreSharedKey, identityText
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
+    openedRecord,
     plainAlert,
     sealedAlert,
     splitRecords,
 )
 from ktlsagent.protocols.session import Demand, Direction, EstablishedSession, Role
+from ktlsagent.protocols.tickets import Held, Issued, Proof, readTicket
 from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
     CHAIN_ERRORS,
@@ -46,6 +49,7 @@ from ktlsagent.protocols.verification import (
 )
 
 _READ_SIZE = 2**16
+_SESSION_CONTEXT_LENGTH = 32
 
 _TLS_1_3 = "TLSv1.3"
 
@@ -69,6 +73,7 @@ class TLSParameters:
         accepted.  It is asked in mid-handshake, because the alert has to leave
         before the session is up.
     @ivar preSharedKey: the key that both sides have to have.
+    @ivar server: whose tickets a client may use, if the context has any.
     @ivar refusal: why a server will not serve anybody, if so.  Its clients
         are told by an alert: one whose connection is only closed tries again
         for minutes.
@@ -80,6 +85,7 @@ class TLSParameters:
     judge: Judge
     refusal: HandshakeError | None = None
     preSharedKey: PreSharedKey | None = None
+    server: Hashable = None
 
 
 class EngineState(Enum):
@@ -125,11 +131,18 @@ class Engine(Protocol):
     def slow(self) -> bool:
         """Whether a step may wait for somebody outside the process, who signs."""
 
+    @property
+    def awaitsTicket(self) -> bool:
+        """Whether, once it is complete, the peer's next record is worth a look."""
+
     def start(self) -> bytes:
         """Begin; the result is to be sent."""
 
     def receiveRecord(self, record: bytes) -> bytes:
         """Take the peer's next record; the result is to be sent."""
+
+    def takeTicket(self, record: bytes) -> bool:
+        """Look at the record behind the handshake; the result is whether it was a ticket."""
 
     def alerted(self, *, received: bool, description: int) -> None:
         """Note an alert."""
@@ -147,8 +160,14 @@ class TLSEngine:
     as the client's Finished is in.  They are dropped here: nothing in the
     kernel reads them (an NVMe host breaks on them, nfsd's peers need not),
     and as they never leave this process, the sequence number that they would
-    have used is still free.  Sending them and counting them was rejected for
-    the NVMe host's sake.
+    have used is still free.  If the context keeps tickets, the first of them
+    is sent and counted.
+
+    B{Resumption.}  OpenSSL asks nobody about the peer of a session that is
+    resumed.  So the chain that the peer has shown in the full handshake is
+    judged again before a ticket is offered, or taken; a ticket that does not
+    pass is left out, and the full handshake that takes place instead finds out
+    whether the peer is to be refused.
 
     @ivar state: what may be asked now.
     @ivar preSharedKey: the key that both sides have to have, if so; forgotten
@@ -185,18 +204,29 @@ class TLSEngine:
         self._keyLog: dict[bytes, bytes] = {}
         self._ownKeysInUse = False
         self._sent = 0
+        self._tickets = parameters.context.tickets
+        self._server = parameters.server
+        self._resuming: TLSContext | None = None
+        self._sessionContext: bytes | None = None
+        self._proof: Proof | None = None
         self._alpn = parameters.context.alpn
         self._tolerated = parameters.context.tolerated
         self._anchored = True
         self._peerChain: tuple[x509.Certificate, ...] = ()
         self._verdict: HandshakeError | None = None
         self._failure: Exception | None = None
-        self._connection = parameters.context.connection(self)
         if self._role is Role.CLIENT:
+            self._connection = parameters.context.connection(self)
             if parameters.serverName is not None:
                 self._connection.set_tlsext_host_name(parameters.serverName.encode("ascii"))
             self._connection.set_connect_state()
+            self._offerTicket()
         else:
+            if self._tickets is not None:
+                self._resuming = parameters.context
+                # No session has this one yet: none is resumed.
+                self._sessionContext = secrets.token_bytes(_SESSION_CONTEXT_LENGTH)
+            self._connection = parameters.context.connection(self, self._sessionContext)
             self._connection.set_accept_state()
 
     def start(self) -> bytes:
@@ -222,8 +252,48 @@ class TLSEngine:
             self._fail(self._refusal)
             self.alertSent = AlertDescription.INTERNAL_ERROR
             return plainAlert(AlertDescription.INTERNAL_ERROR)
+        if self._resuming is not None:
+            self._redeemTicket(self._resuming, record)
         self._connection.bio_write(record)
         return self._step()
+
+    @property
+    def awaitsTicket(self) -> bool:
+        """Whether, once it is complete, the peer's next record is worth a look."""
+        return (
+            self.session is not None
+            and self._role is Role.CLIENT
+            and self._server is not None
+            and self._tickets is not None
+            and self._tickets.wants(self._server)
+        )
+
+    def takeTicket(self, record: bytes) -> bool:
+        """
+        Look at the record behind the one that completed the handshake.
+
+        @param record: exactly one record, header included.
+        @return: whether it was a ticket: then it counts as read, and is not to
+            be given to anybody else.  Any other record is left to the kernel.
+        """
+        session, tickets = self.session, self._tickets
+        if session is None or tickets is None:
+            return False
+        keys, sequence = session.receive.keys, session.receive.sequence
+        try:
+            ticket = readTicket(*openedRecord(record, session.suite, keys, sequence))
+            self._connection.bio_write(record)
+            self._connection.recv(1)
+        except (ValueError, SSL.Error) as error:
+            if not isinstance(error, SSL.WantReadError):
+                return False
+        resumable = cast("SSL.Session", self._connection.get_session())
+        # Else OpenSSL takes the session for one that has failed.
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
+        proof = self._proof or tickets.proof(session.peerChain)
+        tickets.hold(self._server, Held(tickets.limited(proof, ticket.lifetime), resumable))
+        self.session = replace(session, receive=Direction(keys, sequence + 1))
+        return True
 
     def keyLogged(self, line: bytes) -> None:
         """
@@ -269,6 +339,33 @@ class TLSEngine:
         self._peerChain = tuple(chain if self._anchored else chain[:1])
         self._verdict = self._judgePeer(self._peerChain)
         return V_OK if self._verdict is None else V_HOSTNAME_MISMATCH
+
+    def _stillGood(self, proof: Proof) -> bool:
+        """Judge again who has been judged in the handshake of a session."""
+        return not proof.chain or self._judgePeer(proof.chain) is None
+
+    def _offerTicket(self) -> None:
+        """As a client, offer a ticket of the server, if there is one."""
+        held = None if self._tickets is None else self._tickets.take(self._server)
+        if held is not None and self._stillGood(held.proof):
+            self._proof = held.proof
+            self._connection.set_session(held.session)
+
+    def _redeemTicket(self, context: TLSContext, hello: bytes) -> None:
+        """As a server, see whether the ClientHello offers a ticket that we take."""
+        self._resuming = None
+        try:
+            # One that takes several records gets a full handshake.
+            offered = HelloReader().feed(hello) or ()
+        except PeerMisbehaved:
+            # OpenSSL says that better.
+            return
+        issued = None if self._tickets is None else self._tickets.redeem(offered)
+        if issued is not None and self._stillGood(issued.proof):
+            self._proof, self._sessionContext = issued.proof, issued.sessionContext
+            self._connection.set_app_data(None)
+            self._connection = context.connection(self, self._sessionContext)
+            self._connection.set_accept_state()
 
     def _passesOver(self, error: int, depth: int, *, isAnchor: bool) -> bool:
         """Say whether an error is none for us."""
@@ -341,9 +438,34 @@ class TLSEngine:
             self._connection.do_handshake()
         except SSL.WantReadError:
             return self._flight()
-        output = self._withoutTickets() if self._role is Role.SERVER else self._flight()
+        self._settlePeer()
+        output = self._firstTicket() if self._role is Role.SERVER else self._flight()
         self._complete()
         return output
+
+    def _settlePeer(self) -> None:
+        """Make sure that it is known who the peer is, and that this was judged."""
+        used = openssl.usedPreSharedKey(self._connection)
+        shown = self._connection.get_peer_certificate()
+        if used and self._proof is not None:
+            self._peerChain = self._proof.chain
+            self.presentedCertificate = next(iter(self._peerChain), None)
+            judged = (shown and shown.to_cryptography()) == self.presentedCertificate
+        else:
+            self._proof = None
+            judged = (shown is None) is (self._peerChain == ())
+        if not judged:
+            raise SessionUnusable(
+                "not-judged",
+                f"expected to judge the certificate of the {self._role.peer}, found a session "
+                "without",
+            )
+        if (self.preSharedKey is not None or self._proof is not None) is not used:
+            raise SessionUnusable(
+                "psk-not-used",
+                f"expected a session by the pre-shared key that the {self._role.peer} was asked "
+                "for, found one by other means",
+            )
 
     def _flight(self) -> bytes:
         """Take what OpenSSL wants to send, and count what goes under our application keys."""
@@ -365,53 +487,62 @@ class TLSEngine:
         if not selected and self._alpn is Demand.REQUIRE:
             raise failures.noProtocol(self._role.peer)
 
-    def _withoutTickets(self) -> bytes:
-        """Drop what a server writes behind the client's Finished: tickets, or we do not know it."""
-        for record in splitRecords(self._output()):
+    def _firstTicket(self) -> bytes:
+        """
+        Take what a server writes behind the client's Finished: tickets, or we do
+        not know it.  All are dropped but the first, and that as well without resumption.
+        """
+        records = splitRecords(self._output())
+        for record in records:
             if record[0] != ContentType.APPLICATION_DATA:
                 raise SessionUnusable(
                     "unexpected-output",
                     "expected nothing but tickets behind the client's Finished, "
                     f"found a record of type {record[0]}",
                 )
-        return b""
+        if self._tickets is None or self._sessionContext is None or not records:
+            return b""
+        suite = self._suite()
+        try:
+            keys = self._keys(suite, own=True)
+            ticket = readTicket(*openedRecord(records[0], suite, keys, self._sent))
+        except ValueError:
+            # It did not fit into one record.
+            return b""
+        proof = self._proof or self._tickets.proof(self._peerChain)
+        self._tickets.issue(ticket.identity, Issued(proof, self._sessionContext))
+        self._sent += 1
+        return records[0]
 
     def _complete(self) -> None:
         """Turn the finished handshake into a session."""
-        connection = self._connection
-        name = connection.get_cipher_name()
-        suite = CIPHER_SUITES.get(name or "")
-        if suite is None or connection.get_protocol_version_name() != _TLS_1_3:
-            raise SessionUnusable(
-                "unusable-suite",
-                "expected TLS 1.3 with a cipher suite that kTLS has, found "
-                f"{connection.get_protocol_version_name()} with {name}",
-            )
-        if (connection.get_peer_certificate() is None) is not (self._peerChain == ()):
-            raise SessionUnusable(
-                "not-judged",
-                f"expected to judge the certificate of the {self._role.peer}, found a session "
-                "without",
-            )
+        connection, suite = self._connection, self._suite()
         key = self.preSharedKey
-        if (key is not None) is not openssl.usedPreSharedKey(connection):
-            raise SessionUnusable(
-                "psk-not-used",
-                f"expected a session by the pre-shared key that the {self._role.peer} was asked "
-                "for, found one by other means",
-            )
         self.session = EstablishedSession(
             suite=suite,
             group=openssl.groupName(connection),
             peerChain=self._peerChain,
             keySerial=None if key is None else key.serial,
             alpn=connection.get_alpn_proto_negotiated().decode() or None,
+            resumed=self._proof is not None,
             transmit=Direction(self._keys(suite, own=True), self._sent),
             # The peer's keys come into use behind the record that completes
             # the handshake, and no record is taken after that one.
             receive=Direction(self._keys(suite, own=False), 0),
         )
         self._finish(EngineState.COMPLETE)
+
+    def _suite(self) -> CipherSuite:
+        """Find out what kTLS will have to do."""
+        name = self._connection.get_cipher_name()
+        suite = CIPHER_SUITES.get(name or "")
+        version = self._connection.get_protocol_version_name()
+        if suite is None or version != _TLS_1_3:
+            raise SessionUnusable(
+                "unusable-suite",
+                f"expected TLS 1.3 with a cipher suite that kTLS has, found {version} with {name}",
+            )
+        return suite
 
     def _keys(self, suite: CipherSuite, *, own: bool) -> TrafficKeys:
         """Derive the keys of one direction from the key log."""

@@ -18,12 +18,35 @@ from ktlsagent.protocols.engine import Engine, EngineState
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession
 
+TICKET_SECONDS = 0.05
+"""
+How long a client waits for a ticket of its server, which is mostly not there yet
+when the handshake is complete.
+"""
+
 
 class IRecordTransport(ITransport, IPullProducer):
     """
     A transport that gives one record for each call of C{resumeProducing}, and
     takes not an octet behind it from the connection.
     """
+
+    def peekRecord(seconds: float, callback: Callable[[bytes | None], None]) -> None:
+        """
+        Look at the next record and leave it where it is.
+
+        @param seconds: how long to wait for it.
+        @param callback: called with the record, possibly at once; with C{None}
+            if none comes, or none that is protected; never if the connection is
+            lost before.
+        """
+
+    def skip(length: int) -> None:
+        """
+        Take some octets that have been looked at.
+
+        @param length: how many.
+        """
 
     def whenFlushed(callback: Callable[[], None]) -> None:
         """
@@ -147,7 +170,35 @@ class HandshakeProtocol(Protocol):
         elif self._engine.error is not None:
             self._end(Failure(self._engine.error))
         else:
-            self.transport.whenFlushed(self._handOver)
+            self.transport.whenFlushed(self._awaitTicket)
+
+    def _awaitTicket(self) -> None:
+        """
+        Wait a moment for a ticket, if that is wanted.  What else the peer may
+        have sent is the kernel's, and stays in the socket.
+        """
+        if self._engine.awaitsTicket:
+            self.transport.peekRecord(TICKET_SECONDS, self._peeked)
+        else:
+            self._handOver()
+
+    def _peeked(self, record: bytes | None) -> None:
+        if record is None:
+            self._handOver()
+        else:
+            self._schedule(lambda: self._takeTicket(record))
+
+    def _takeTicket(self, record: bytes) -> None:
+        """Take a record out of the socket if it is a ticket, unless it is all over by now."""
+        if self._upper is None:
+            return
+        try:
+            if self._engine.takeTicket(record):
+                self.transport.skip(len(record))
+        except Exception:  # noqa: BLE001 - a bug; the request is answered all the same
+            self._end(Failure())
+        else:
+            self._handOver()
 
     def _handOver(self) -> None:
         """Connect the protocol on top."""

@@ -172,12 +172,23 @@ def setAnyPurpose(store: crypto.X509Store) -> None:
 
 def usedPreSharedKey(connection: SSL.Connection) -> bool:
     """
-    Say whether a handshake was authenticated by a PSK.
+    Say whether a handshake was authenticated by a PSK, an external one or that
+    of a ticket.
 
     @param connection: a connection whose handshake is complete.
     @return: whether it was.
     """
     return bool(_lib.SSL_session_reused(connection._ssl) == 1)
+
+
+def setSessionContext(context: SSL.Context, value: bytes) -> None:
+    """
+    Say which sessions the next connections resume and make, as servers.
+
+    @param context: a context, also one that has made connections.
+    @param value: OpenSSL's session id context, at most 32 octets.
+    """
+    _lib.SSL_CTX_set_session_id_context(context._context, value, len(value))
 
 
 def groupName(connection: SSL.Connection) -> str | None:

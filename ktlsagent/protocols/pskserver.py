@@ -65,9 +65,11 @@ class PreSharedKeyServer:
 
     @ivar identities: what the client offers.
     @ivar slow: see L{TLSEngine}; nothing is signed here.
+    @ivar awaitsTicket: see L{TLSEngine}; a server gets none.
     """
 
     slow = False
+    awaitsTicket = False
 
     def __init__(self, parameters: PreSharedKeyParameters) -> None:
         """
@@ -111,6 +113,10 @@ class PreSharedKeyServer:
             if engine.state is EngineState.NEED_RECORD:
                 output += engine.receiveRecord(kept)
         return output
+
+    def takeTicket(self, _record: bytes) -> bool:
+        """See L{TLSEngine.takeTicket}."""
+        return False
 
     def alerted(self, *, received: bool, description: int) -> None:
         """See L{TLSEngine.alerted}; before the engine there is none to receive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from ktlsagent.errors import PeerMisbehaved
@@ -106,9 +107,38 @@ def sealedAlert(
     """
     content = bytes((_FATAL, description, ContentType.ALERT))
     header = bytes((ContentType.APPLICATION_DATA, 3, 3, 0, len(content) + _TAG_LENGTH))
-    nonce = int.from_bytes(keys.iv, "big") ^ sequence
     aead = _AEADS[suite.name](keys.key)
-    return header + aead.encrypt(nonce.to_bytes(len(keys.iv), "big"), content, header)
+    return header + aead.encrypt(_nonce(keys, sequence), content, header)
+
+
+def openedRecord(
+    record: bytes, suite: CipherSuite, keys: TrafficKeys, sequence: int
+) -> tuple[int, bytes]:
+    """
+    Read a protected record.
+
+    @param record: one complete record.
+    @param suite: the negotiated suite.
+    @param keys: the keys of its direction.
+    @param sequence: the record's number under these keys.
+    @return: its real type and its content (RFC 8446, section 5.2).
+    @raise ValueError: if it was not protected like this.
+    """
+    header, fragment = record[:HEADER_LENGTH], record[HEADER_LENGTH:]
+    try:
+        inner = _AEADS[suite.name](keys.key).decrypt(_nonce(keys, sequence), fragment, header)
+    except InvalidTag:
+        raise ValueError("a record under other keys or of another number") from None
+    content = inner.rstrip(b"\x00")
+    if not content:
+        raise ValueError("a record without a type")
+    return content[-1], content[:-1]
+
+
+def _nonce(keys: TrafficKeys, sequence: int) -> bytes:
+    """The nonce of a record (RFC 8446, section 5.3)."""
+    number = int.from_bytes(keys.iv, "big") ^ sequence
+    return number.to_bytes(len(keys.iv), "big")
 
 
 def fragmentLength(header: bytes) -> int:
@@ -168,6 +198,22 @@ class RecordReader:
             return None
         record, self._buffer, self._length = self._buffer, b"", HEADER_LENGTH
         return record
+
+
+def wholeRecord(data: bytes) -> bytes | None:
+    """
+    Find the protected record that some octets begin with.
+
+    @param data: what has been received, and not been taken yet.
+    @return: the record, C{None} if it is not whole yet.
+    @raise ValueError: if it is a record of another kind, or none.
+    """
+    if data[:1] not in (b"", bytes((ContentType.APPLICATION_DATA,))):
+        raise ValueError("no protected record")
+    length = HEADER_LENGTH + int.from_bytes(data[3:5], "big")
+    if length > HEADER_LENGTH + MAXIMUM_FRAGMENT:
+        raise ValueError("a record that is too long")
+    return data[:length] if len(data) >= max(length, HEADER_LENGTH + 1) else None
 
 
 def splitRecords(data: bytes) -> list[bytes]:

@@ -55,6 +55,8 @@ class EstablishedSession:
         were verified; empty if the peer sent none.
     @ivar keySerial: the serial of the pre-shared key that both have, if any.
     @ivar alpn: the protocol that both agreed on by ALPN, if any.
+    @ivar resumed: whether an earlier session was resumed: the peer's
+        certificates are those that it showed then.
     @ivar transmit: our sending direction.
     @ivar receive: our receiving direction.
     """
@@ -66,6 +68,7 @@ class EstablishedSession:
     receive: Direction
     keySerial: int | None = None
     alpn: str | None = None
+    resumed: bool = False
 
     @property
     def peerCertificate(self) -> x509.Certificate | None:

@@ -60,13 +60,20 @@ class Peer:
     """
 
     def __init__(
-        self, connection: socket.socket, context: ssl.SSLContext, *, server: bool, name: str | None
+        self,
+        connection: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server: bool,
+        name: str | None,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         """
         @param connection: its end of the connection.
         @param context: its TLS settings.
         @param server: whether it is the server.
         @param name: the server's name, for a client.
+        @param session: what it offers to resume, for a client.
         """
         self.error: ssl.SSLError | None = None
         self.done = False
@@ -74,7 +81,11 @@ class Peer:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server, server_hostname=name
+            self._incoming,
+            self._outgoing,
+            server_side=server,
+            server_hostname=name,
+            session=session,
         )
 
     def turn(self) -> bool:
@@ -103,10 +114,18 @@ class Peer:
                 pass
             except ssl.SSLError as error:
                 self.error = error
+        return bool(self.flush() or data)
+
+    def flush(self) -> bytes:
+        """
+        Send what there is to be sent.
+
+        @return: it.
+        """
         written = self._outgoing.read()
         if written:
             self._connection.send(written)
-        return bool(data or written)
+        return written
 
 
 class TlsliteConnection:

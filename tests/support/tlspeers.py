@@ -71,10 +71,16 @@ class StdlibPeer:
     @ivar error: why its handshake failed, if it did.
     """
 
-    def __init__(self, context: ssl.SSLContext, serverName: str | None = None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        serverName: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         """
         @param context: its context, which says the role.
         @param serverName: the server's name, for a client.
+        @param session: what it offers to resume, for a client.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -83,6 +89,7 @@ class StdlibPeer:
             self._outgoing,
             server_side=context.protocol is ssl.PROTOCOL_TLS_SERVER,
             server_hostname=serverName,
+            session=session,
         )
         self.complete = False
         self.error: ssl.SSLError | None = None

@@ -106,8 +106,21 @@ def _varied() -> Iterator[Case]:
             "revocation.cutOff",
             {"how": how},
         )
+    for security in ("mtls", "tls"):
+        yield Case(
+            camel("resumption", security),
+            f"Mounts with xprtsec={security} resume the session before, and not over a reload.",
+            "resumption.mounts",
+            {"security": security},
+        )
     for server, client in _MIXED:
         agents: dict[str, Any] = {"server": server, "client": client}
+        yield Case(
+            camel("resumption", server, "serves", client),
+            f"Where one side wants resumption, it is full handshakes for {client} and {server}.",
+            "resumption.withTlshd",
+            agents,
+        )
         yield Case(
             camel("mlDsa", server, "serves", client),
             f"{client} mounts from {server} by ECDSA where a profile leaves ML-DSA out.",
@@ -148,5 +161,24 @@ def _varied() -> Iterator[Case]:
         )
 
 
+def _costs() -> Iterator[Case]:
+    """
+    Measurements, which are no part of the suite.
+
+    @return: the cases.
+    """
+    for key in ("ec", "rsa", "ml-dsa", "tpm-ec", "tpm-rsa"):
+        yield Case(
+            camel("resumption", key),
+            f"Sixteen connections at once with a server's {key} key are full, or resumed.",
+            "resumption.cost",
+            {"key": key},
+            timeout=300.0,
+        )
+
+
 POLICY_CASES: Final = (*_plain(), *_varied())
 """All cases."""
+
+COST_CASES: Final = tuple(_costs())
+"""What is only measured."""

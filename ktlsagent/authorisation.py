@@ -7,7 +7,7 @@ no rule and denied by each that is about it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -28,6 +28,14 @@ class Rule:
 
     text: str
     matches: Test = field(repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Callable[[str], Rule], tuple[str]]:
+        """
+        Pass to another process as what it was written as.
+
+        @return: what makes it of what.
+        """
+        return parseRule, (self.text,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class AgentConfig:
     @ivar mostHandshakes: how many handshakes may be in progress at once;
         L{None} for as many as the machine can afford.
     @ivar mostPerPeer: how many of them with one peer; L{None} for a quarter.
+    @ivar workers: how many processes serve requests; C{None} for as many as there
+        are processors.
     """
 
     path: str | None = None
@@ -69,6 +71,7 @@ class AgentConfig:
     tagDirectory: str = TAG_DIRECTORY
     mostHandshakes: int | None = None
     mostPerPeer: int | None = None
+    workers: int | None = None
 
 
 def findConfig(searchOrder: Sequence[str] = SEARCH_ORDER) -> str | None:
@@ -138,6 +141,7 @@ def parseConfig(text: str, path: str | None) -> AgentConfig:
         tagDirectory=values["ktlsagent"].get("tags_directory", TAG_DIRECTORY),
         mostHandshakes=values["ktlsagent"].get("max_handshakes"),
         mostPerPeer=values["ktlsagent"].get("max_per_peer"),
+        workers=values["ktlsagent"].get("workers"),
     )
     if not wrong & _INHERITED:
         profiles, contradictions = assemble(
@@ -236,6 +240,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
         "tags_directory": Key(readPath),
         "max_handshakes": Key(readBound),
         "max_per_peer": Key(readBound),
+        "workers": Key(readBound),
     },
 }
 

@@ -52,21 +52,28 @@ class Configured:
     profiles: ProfileSet
     bounds: Bounds
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what leads and what follows
         self,
         reactor: IAgentReactor,
         config: AgentConfig,
-        tokens: Tokens,
+        tokens: Tokens | None,
         reread: Callable[[], AgentConfig] | None = None,
         now: Callable[[], datetime] = _now,
+        *,
+        following: bool = False,
+        used: Callable[[], None] | None = None,
     ) -> None:
         """
         @param reactor: gives time, and threads to read files in.
         @param config: the configuration to begin with.
-        @param tokens: the tokens with keys of ours.
+        @param tokens: the tokens with keys of ours; without them no request
+            is to be served from here.
         @param reread: reads the configuration again, for L{reload}; called in
             a thread.  Without it the same configuration's files are read again.
         @param now: the time of day.
+        @param following: whether another process leads: it is that one which
+            watches the files, and says what is in use and what runs out.
+        @param used: called when something else is in use than before.
         """
         self.config = config
         self.namespaces: frozenset[str] = frozenset()
@@ -74,6 +81,9 @@ class Configured:
         self._tokens = tokens
         self._reread = reread
         self._now = now
+        self._following = following
+        self._used = used
+        self._running = False
         self._suites: frozenset[str] = frozenset()
         self._lock = DeferredLock()
         self._watch = FileWatch(reactor, self._filesChanged)
@@ -94,13 +104,18 @@ class Configured:
 
     def start(self) -> None:
         """Say what is in use, begin to watch it, and wake the tokens that it needs."""
-        self._say()
-        self._tokens.begin(self.profiles.late())
-        self._watch.watch(self.profiles.paths)
-        self._daily.start(_DAY_SECONDS)
+        self._running = True
+        if not self._following:
+            self._say()
+        if self._tokens is not None:
+            self._tokens.begin(self.profiles.late())
+        if not self._following:
+            self._watch.watch(self.profiles.paths)
+            self._daily.start(_DAY_SECONDS)
 
     def stop(self) -> None:
         """Watch nothing any more."""
+        self._running = False
         self._watch.stop()
         if self._daily.running:
             self._daily.stop()
@@ -140,18 +155,23 @@ class Configured:
         before = self.profiles.notices
         self.config, self.profiles, self.namespaces = config, profiles, namespaces
         self.bounds = _bounds(config)
-        for change in changes or ("no certificate and no CRL is another one",):
-            self.log.info("{occasion}: {change}", occasion=occasion, change=change)
-        if reread is not None:
-            self._say()
-        else:
-            self._notice(set(profiles.notices) - set(before))
-        if self._daily.running:
-            self._warn()
-            self._tokens.begin(profiles.late())
+        if not self._following:
+            for change in changes or ("no certificate and no CRL is another one",):
+                self.log.info("{occasion}: {change}", occasion=occasion, change=change)
+            if reread is not None:
+                self._say()
+            else:
+                self._notice(set(profiles.notices) - set(before))
+        if self._running:
+            if self._tokens is not None:
+                self._tokens.begin(profiles.late())
+            if not self._following:
+                self._warn()
         else:
             # Stopped meanwhile.
             self._watch.stop()
+        if self._used is not None:
+            self._used()
         return True
 
     def _read(
@@ -159,7 +179,8 @@ class Configured:
     ) -> tuple[AgentConfig, ProfileSet, frozenset[str], Sequence[str]]:
         config = self.config if reread is None else reread()
         profiles = loadProfiles(config, self._suites)
-        self._watch.watch(profiles.paths)
+        if not self._following:
+            self._watch.watch(profiles.paths)
         if profiles.paths != self.profiles.paths:
             # Some were not watched while they were read.
             profiles = loadProfiles(config, self._suites)

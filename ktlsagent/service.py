@@ -97,28 +97,35 @@ class AgentService(Service):
         config: AgentConfig,
         *,
         reread: Callable[[], AgentConfig] | None = None,
+        up: Callable[[], None] | None = None,
         fatal: Callable[[AgentError], None] | None = None,
         kernel: IHandshakeKernel | None = None,
         kernelTLS: IKernelTLS | None = None,
         keyrings: IKeyrings | None = None,
         tokens: Tokens | None = None,
+        following: bool = False,
     ) -> None:
         """
         @param reactor: the reactor.
         @param config: the configuration.
         @param reread: reads the configuration again, for L{reload}; called in
             a thread.  Without it the same configuration's files are read again.
+        @param up: called when the kernel can ask for handshakes.
         @param fatal: told why, once, if the agent cannot go on; without it
             that is only logged.
         @param kernel: the handshake family; by default the running kernel's.
         @param kernelTLS: kTLS; by default the running kernel's.
         @param keyrings: the process keyring; by default this process's.
         @param tokens: the tokens with keys of ours; by default the real ones.
+        @param following: whether it is a worker: its parent watches the files
+            and says what is to be said about all.
         """
         self.ledger = Ledger()
         self._reactor = reactor
         self._tokens = tokens or Tokens(reactor)
-        self._configured = Configured(reactor, config, self._tokens, reread)
+        self._configured = Configured(reactor, config, self._tokens, reread, following=following)
+        self._following = following
+        self._up = up
         self._fatal = fatal
         self._kernel = kernel or HandshakeNetlink()
         self._kernelTLS = kernelTLS or KernelTLS()
@@ -172,7 +179,11 @@ class AgentService(Service):
             reader = _SocketReader(descriptor, readable, self._deaf)
             self._readers.append(reader)
             self._reactor.addReader(reader)
-        self._sayReady()
+        self._configured.start()
+        if not self._following:
+            sayReady(self.log, self._kernel, self._keyrings, self._suites)
+        if self._up is not None:
+            self._up()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -323,21 +334,37 @@ class AgentService(Service):
         self._kernel.close()
         self.log.info("stopped: {ledger}", ledger=str(self.ledger))
 
-    def _sayReady(self) -> None:
-        self._configured.start()
-        restriction = self._keyrings.restriction()
-        if restriction is not None:
-            self.log.warn("{restriction}", restriction=restriction)
-        others = self._kernel.otherListeners()
-        if others:
-            self.log.warn(
-                "another handshake agent listens in this network namespace (netlink port "
-                "{ports}, mostly its process id): requests are shared between the two; stop one "
-                "of them",
-                ports=", ".join(str(port) for port in others),
-            )
-        self.log.info(
-            "ktlsagent {version} ready: kTLS takes {suites}",
-            version=__version__,
-            suites=", ".join(name for name in CIPHER_SUITES if name in self._suites),
+
+def sayReady(
+    log: Logger,
+    kernel: IHandshakeKernel,
+    keyrings: IKeyrings,
+    suites: frozenset[str],
+    workers: int = 1,
+) -> None:
+    """
+    Say that requests are served, and what may be in their way.
+
+    @param log: where to say it.
+    @param kernel: the handshake family.
+    @param keyrings: the process keyring.
+    @param suites: the cipher suites that the running kernel takes.
+    @param workers: how many processes serve them.
+    """
+    restriction = keyrings.restriction()
+    if restriction is not None:
+        log.warn("{restriction}", restriction=restriction)
+    others = kernel.otherListeners()
+    if others:
+        log.warn(
+            "another handshake agent listens in this network namespace (netlink port "
+            "{ports}, mostly its process id): requests are shared between the two; stop one "
+            "of them",
+            ports=", ".join(str(port) for port in others),
         )
+    log.info(
+        "ktlsagent {version} ready: kTLS takes {suites}{workers}",
+        version=__version__,
+        suites=", ".join(name for name in CIPHER_SUITES if name in suites),
+        workers=f"; {workers} workers" if workers > 1 else "",
+    )

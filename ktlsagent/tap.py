@@ -25,11 +25,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from ktlsagent import __version__, readysocket
-from ktlsagent.config import loadConfig
+from ktlsagent.config import AgentConfig, loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.service import AgentService
+from ktlsagent.workers import WorkersService
 
 lean.settle()
 
@@ -72,13 +73,20 @@ class ProgramService(Service):
         """
         self._settled = False
         self._reactor = reactor
-        self._agent = AgentService(
-            cast(IAgentReactor, reactor),
+        self._agent = self._makeAgent(
             loadConfig(config),
             reread=lambda: loadConfig(config),
             fatal=self._fatal,
             kernel=HandshakeNetlink(inherited=readysocket.inherited()),
         )
+
+    def _makeAgent(self, config: AgentConfig, **seams: Any) -> AgentService | WorkersService:  # noqa: ANN401
+        """Make the agent of as many processes as are wanted."""
+        reactor = cast(IAgentReactor, self._reactor)
+        number = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
+        if number == 1:
+            return AgentService(reactor, config, up=self._tellSystemd, **seams)
+        return WorkersService(reactor, config, number, up=self._tellSystemd, **seams)
 
     def startService(self) -> None:
         """
@@ -92,7 +100,6 @@ class ProgramService(Service):
             self.log.critical("ktlsagent cannot start: {reason}", reason=str(error))
             raise SystemExit(_FAILURE) from error
         Service.startService(self)
-        self._tellSystemd()
         self._reactor.callWhenRunning(self._handleSignals)
         lean.settle()
 

@@ -116,6 +116,7 @@ class UnitTests(SynchronousTestCase):
         """
         A stop leaves handshakes more than the 10 seconds they may take.
         """
+        self.assertEqual(self.unit["Service", "KillMode"], ["mixed"])
         (seconds,) = self.unit["Service", "TimeoutStopSec"]
         self.assertGreater(int(seconds), 10)
 

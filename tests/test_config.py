@@ -194,11 +194,13 @@ class ValueTests(ParsingTestCase):
             "tags_directory=/etc/tags\n"
             "max_handshakes=500\n"
             "max_per_peer=auto\n"
+            "workers=3\n"
             "[profile.a]\nlocal=::1\n",
             None,
         )
         self.assertEqual(config.tagDirectory, "/etc/tags")
         self.assertEqual((config.mostHandshakes, config.mostPerPeer), (500, None))
+        self.assertEqual(config.workers, 3)
         self.assertEqual(len(config.profiles), 4)
         for profile in config.profiles:
             self.assertEqual(
@@ -346,7 +348,7 @@ class MistakeTests(ParsingTestCase):
             ("[authenticate.clients]\nfoo=1\n", "did you mean [authenticate.client]?"),
             (
                 "[ktlsagent]\nzz=1\n",
-                "known are suites, groups, tags_directory, max_handshakes, max_per_peer",
+                "known are suites, groups, tags_directory, max_handshakes, max_per_peer, workers",
             ),
             ("[ktlsagents]\n", "did you mean [ktlsagent]?"),
             ("[profiles.a]\n", "did you mean [profile.NAME]?"),

@@ -19,6 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import ktlsagent
 from ktlsagent import tap
 from ktlsagent.errors import AgentError, StartError
+from ktlsagent.service import AgentService
+from ktlsagent.workers import WorkersService
 from tests.support.agent import AgentTestCase
 
 ROOT = Path(ktlsagent.__file__).parents[1]
@@ -64,12 +66,33 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_service(self) -> None:
         """The result is the program's service, not yet running."""
+        self.assertIsInstance(self.service("[debug]\nloglevel=0\n"), tap.ProgramService)
+
+    def test_workers(self) -> None:
+        """With one worker there is one process; by default there are as many as processors."""
+        alone = self.service("[ktlsagent]\nworkers=1\n")
+        self.assertIsInstance(alone._agent, AgentService)
+        several = self.service("[ktlsagent]\nworkers=3\n")
+        self.assertIsInstance(several._agent, WorkersService)
+        for processors, kind in ({0}, AgentService), ({0, 5}, WorkersService):
+            self.patch(os, "sched_getaffinity", lambda _pid, found=processors: found)
+            for text in "", "[ktlsagent]\nworkers=auto\n":
+                self.assertIsInstance(self.service(text)._agent, kind)
+
+    def service(self, text: str) -> tap.ProgramService:
+        """
+        Make the program's service.
+
+        @param text: the configuration.
+        @return: the service.
+        """
         path = self.mktemp()
-        Path(path).write_text("[debug]\nloglevel=0\n")
+        Path(path).write_text(text)
         options = tap.Options()
         options.parseOptions(["--config", path])
         service = tap.makeService(options)
-        self.assertIsInstance(service, tap.ProgramService)
+        assert isinstance(service, tap.ProgramService)
+        return service
 
 
 class RecordingReactor:
@@ -90,7 +113,13 @@ class RecordingReactor:
 
 
 class ProgramTests(AgentTestCase):
-    """The agent as a program."""
+    """
+    The agent as a program.
+
+    @ivar running: the program's agent.
+    """
+
+    running: AgentService
 
     def program(self) -> tuple[tap.ProgramService, RecordingReactor]:
         """
@@ -102,7 +131,8 @@ class ProgramTests(AgentTestCase):
         path = self.folder / "config"
         path.write_text("")
         program = tap.ProgramService(reactor, str(path))
-        program._agent = self.agent(self.configuration())
+        self.running = self.agent(self.configuration(), up=program._tellSystemd)
+        program._agent = self.running
         return program, reactor
 
     def test_startAndStop(self) -> None:
@@ -205,10 +235,10 @@ class ProgramTests(AgentTestCase):
         ):
             program, _reactor = self.program()
             program.startService()
-            program._agent._tokens.used = used
+            self.running._tokens.used = used
             if failed:
                 program._fatal(AgentError("no netlink"))
-            self.agents.remove(program._agent)
+            self.agents.remove(self.running)
             self.successResultOf(program.stopService())
             self.assertEqual(registered, expected)
             registered.clear()

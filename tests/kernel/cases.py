@@ -297,11 +297,25 @@ def _lives() -> Iterator[Case]:
         ("terminatedWhileStalled", "SIGTERM waits for a stalled peer no longer than its deadline."),
     ):
         yield Case(function, expectation, f"lifecycle.{function}")
+    for workers in ("1", "2"):
+        yield Case(
+            camel("restarted", "in", "place", "of", workers),
+            f"An agent of {workers} that starts again in the same process eight times costs no "
+            "mount.",
+            "restarting.inPlace",
+            {"workers": workers},
+            timeout=240.0,
+        )
     yield Case(
-        "restartedInPlace",
-        "An agent that starts again in the same process eight times costs no mount.",
-        "restarting.inPlace",
+        "workerKilled",
+        "Eight workers that are killed while somebody mounts cost no mount.",
+        "restarting.workerKilled",
         timeout=240.0,
+    )
+    yield Case(
+        "workersShare",
+        "Two workers share what is asked, reload together, and end with balanced books.",
+        "restarting.workersShare",
     )
     for version in ("4.2", "3"):
         yield Case(

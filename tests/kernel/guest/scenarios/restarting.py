@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
+import signal
 import threading
 import time
+from collections import Counter
+from pathlib import Path
 
+from tests.kernel.guest.agents import Agent, configuration
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.nfs import Mount, MountRefused
-from tests.kernel.guest.waiting import Unexpected
+from tests.kernel.guest.waiting import Unexpected, expect, until
 
 _PAUSE = 0.1
 _TIMES = 8
-_LEAST_MOUNTS = 8
+_LEAST_MOUNTS = 5
+_STARTING_SECONDS = 60.0
+
+_MOUNT_SECONDS = 45.0
+"""If a worker dies with a request, its client waits for 10 s before it asks again."""
 
 _PATIENT = ("timeo=600", "retrans=3")
 """
@@ -53,6 +63,18 @@ class Mounting:
                 self.seconds.append(mount.seconds)
                 mount.unmount()
 
+    def waitForMore(self, than: int) -> None:
+        """
+        Wait until it has mounted again, or failed to.
+
+        @param than: how often it had mounted before.
+        """
+        until(
+            lambda: len(self.seconds) > than or self.failures,
+            "somebody has mounted",
+            _MOUNT_SECONDS,
+        )
+
     def finish(self, lab: Lab) -> None:
         """
         Stop, and look at what happened.
@@ -74,14 +96,101 @@ class Mounting:
             raise Unexpected(f"expected mounts without a failure, found {lab.facts}")
 
 
-def inPlace(lab: Lab) -> None:
+def _workers(agent: Agent) -> dict[str, int]:
     """
-    An agent is started again in the same process, as for an upgrade, eight times.
+    Find an agent's workers in its log.
+
+    @param agent: the agent.
+    @return: the process ids, by their places.
+    """
+    found = re.findall(r"\bworker (\d+) is up: process (\d+)", agent.log())
+    return {place: int(pid) for place, pid in found}
+
+
+def _newWorker(agent: Agent, place: str, killed: set[int]) -> int:
+    """
+    Wait for a worker that has not been killed.
+
+    @param agent: the agent.
+    @param place: which of its workers.
+    @param killed: those that have been.
+    @return: its process id.
+    """
+    until(lambda: _workers(agent)[place] not in killed, f"worker {place} is up", _STARTING_SECONDS)
+    return _workers(agent)[place]
+
+
+def workerKilled(lab: Lab) -> None:
+    """
+    Workers are killed in turn, eight times: the others take what is asked, and
+    new ones come.
 
     @param lab: the stage.
     """
     host = lab.oneHost()
-    agent = lab.agent(host)
+    agent = lab.agent(host, text=configuration(workers="2"))
+    lab.listening()
+    lab.server(host, "mtls")
+    mounting = Mounting(host)
+    killed: set[int] = set()
+    for number in range(_TIMES):
+        time.sleep(_PAUSE)
+        pid = _newWorker(agent, str(1 + number % 2), killed)
+        mounts = len(mounting.seconds)
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+        mounting.waitForMore(mounts)
+    mounting.finish(lab)
+    lab.facts["killed"] = len(re.findall(r"\bwas killed by SIGKILL", agent.log()))
+    expect("deaths of workers that were noticed", lab.facts["killed"], _TIMES)
+
+
+def workersShare(lab: Lab) -> None:
+    """
+    Two workers share what is asked, a reload reaches both, and at the end both have
+    balanced books.
+
+    @param lab: the stage.
+    """
+    host = lab.oneHost()
+    agent = lab.agent(host, text=configuration(workers="2"))
+    lab.listening()
+    lab.server(host, "mtls")
+    for _time in range(3):
+        with lab.mounted(host, "4.2", "mtls", "server.lab", "nconnect=8"):
+            pass
+    agent.reload()
+    with lab.mounted(host, "4.2", "mtls"):
+        pass
+    served = Counter(re.findall(r"worker=(\d)\] handshake ok", agent.log()))
+    lab.facts["handshakes of each"] = dict(served)
+    lab.facts["pss-kib"] = {
+        name: _pss(pid) for name, pid in {"parent": agent.process.pid, **_workers(agent)}.items()
+    }
+    agent.stop()
+    expect("workers that closed their books", agent.log().count(" stopped: accepted="), 2)
+
+
+def _pss(pid: int) -> int:
+    """
+    Say how much memory is a process's share.
+
+    @param pid: the process.
+    @return: kibibytes.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.findall(r"Pss: +(\d+)", text)[0])
+
+
+def inPlace(lab: Lab, workers: str) -> None:
+    """
+    An agent is started again in the same process, as for an upgrade, eight times.
+
+    @param lab: the stage.
+    @param workers: how many workers it has.
+    """
+    host = lab.oneHost()
+    agent = lab.agent(host, text=configuration(workers=workers))
     lab.listening()
     lab.server(host, "mtls")
     mounting = Mounting(host)

@@ -1,0 +1,164 @@
+"""
+A worker: an agent in a process of its own, which does what its parent tells it over
+their channel, and logs to it.  If the parent goes, it finishes what it has begun.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+from twisted.internet import default
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, globalLogPublisher
+from twisted.python.failure import Failure
+
+from ktlsagent.channel import Channel, decodeConfig
+from ktlsagent.config import AgentConfig
+from ktlsagent.errors import AgentError, ConfigError, StartError
+from ktlsagent.lean import settle
+from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.service import AgentService
+
+_STALE: list[object] = []
+"""What was the parent's; it must not be finalized here."""
+
+
+def run(channel: int, ready: int) -> NoReturn:
+    """
+    Be a worker, from the fork to the end of the process.
+
+    @param channel: descriptor of the channel to the parent.
+    @param ready: descriptor of the socket for READY.
+    """
+    _STALE.append(sys.modules.pop("twisted.internet.reactor", None))
+    default.install()
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - it has just come into being
+
+    reactor = cast(Any, installed)
+    for observer in list(globalLogPublisher._observers):
+        _STALE.append(observer)
+        globalLogPublisher.removeObserver(observer)
+    worker = Worker(reactor, lambda **seams: _agent(reactor, ready, **seams))
+    globalLogPublisher.addObserver(cast(ILogObserver, worker.report))
+    factory = Factory.forProtocol(lambda: worker)
+    reactor.adoptStreamConnection(channel, socket.AF_UNIX, factory)
+    os.close(channel)
+    reactor.run(installSignalHandlers=False)
+    os._exit(worker.status)
+
+
+def _agent(reactor: Any, ready: int, **seams: Any) -> AgentService:  # noqa: ANN401
+    """Make the agent of a real worker."""
+    return AgentService(reactor, kernel=HandshakeNetlink(inherited=ready), following=True, **seams)
+
+
+class Worker(Channel):
+    """
+    The worker's end of the channel.
+
+    @ivar status: the exit status.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401 - it has no type
+        makeAgent: Callable[..., AgentService],
+    ) -> None:
+        """
+        @param reactor: the worker's reactor, which is stopped at the end.
+        @param makeAgent: makes the agent, with C{config}, C{reread} and C{fatal}.
+        """
+        self.status = 0
+        self._reactor = reactor
+        self._makeAgent = makeAgent
+        self._agent: AgentService | None = None
+        self._config = AgentConfig()
+        self._stopping = False
+        self._parentGone = False
+        self._closing = False
+
+    def heard(self, word: str, value: bytes) -> None:
+        """
+        Do what the parent says.
+
+        @param word: what to do.
+        @param value: with what.
+        """
+        if word == "stop":
+            self._stop()
+        elif word == "load":
+            self._config = decodeConfig(value)
+            if self._agent is None:
+                self._start()
+            else:
+                self._later(self._reload(self._agent))
+
+    def report(self, event: LogEvent) -> None:
+        """
+        Have the parent log an event.
+
+        @param event: the event.
+        """
+        self.say("log", eventAsJSON(event).encode())
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
+        """
+        The parent has gone, or it was we who have closed.
+
+        @param reason: why.
+        """
+        self._parentGone = True
+        if self._closing:
+            self._reactor.stop()
+        else:
+            self._stop()
+
+    def _start(self) -> None:
+        self._agent = self._makeAgent(
+            config=self._config, reread=lambda: self._config, fatal=self._fatal
+        )
+        try:
+            self._agent.startService()
+        except (ConfigError, StartError) as error:
+            self.log.critical("a worker cannot start: {reason}", reason=str(error))
+            self._agent = None
+            self.say("failed")
+            self._fatal(error)
+        else:
+            settle()
+            self.say("up", b"%d" % os.getpid())
+
+    async def _reload(self, agent: AgentService) -> None:
+        self.say("loaded", b"yes" if await agent.reload() else b"no")
+
+    def _fatal(self, _error: AgentError) -> None:
+        """End with a failure; the reason has been logged."""
+        self.status = 1
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._later(self._finish())
+
+    async def _finish(self) -> None:
+        """Let the agent finish, and then what it has to say."""
+        if self._agent is not None and self._agent.running:
+            await self._agent.stopService()
+        if self._parentGone or self.transport is None:
+            self._reactor.stop()
+        else:
+            self._closing = True
+            self.transport.loseConnection()
+
+    def _later(self, doing: Any) -> None:  # noqa: ANN401 - a coroutine
+        Deferred.fromCoroutine(doing).addErrback(
+            lambda failure: self.log.failure("This is a bug in ktlsagent", failure=failure)
+        )

@@ -1,0 +1,205 @@
+"""Tests for L{ktlsagent.worker}: the child, on fakes."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, eventAsText, eventFromJSON
+from twisted.python.failure import Failure
+
+from ktlsagent.channel import encodeConfig
+from ktlsagent.config import AgentConfig
+from ktlsagent.errors import AgentError, StartError
+from ktlsagent.service import AgentService
+from ktlsagent.worker import Worker
+from tests.support import certificates
+from tests.support.agent import AgentTestCase
+from tests.support.fakekernel import SERVERHELLO
+
+
+class StoppingReactor:
+    """
+    What L{Worker} asks of a reactor.
+
+    @ivar stopped: how often it was stopped.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = 0
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class WorkerTests(AgentTestCase):
+    """Tests for L{Worker}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ending = StoppingReactor()
+        self.worker = Worker(self.ending, self.make)
+        self.parent = StringTransport()
+        self.worker.makeConnection(self.parent)
+
+    def make(self, *, config: AgentConfig, **arguments: object) -> AgentService:
+        """
+        Make the worker's agent.
+
+        @param config: its configuration.
+        @param arguments: for its constructor.
+        @return: the agent.
+        """
+        return self.agent(config, following=True, **arguments)
+
+    def load(self, config: AgentConfig) -> None:
+        """
+        Have the worker load a configuration.
+
+        @param config: the configuration.
+        """
+        self.worker.dataReceived(b"load " + encodeConfig(config) + b"\n")
+        self.reactor.settle()
+
+    def said(self) -> list[bytes]:
+        """
+        Find what was said to the parent, and forget it.
+
+        @return: the words.
+        """
+        lines: list[bytes] = self.parent.value().split(b"\n")[:-1]
+        self.parent.clear()
+        return lines
+
+    def lost(self) -> None:
+        """Close the channel."""
+        self.worker.connectionLost(Failure(ConnectionDone()))
+
+    def stopped(self) -> None:
+        """The agent has been stopped by the worker: its books are closed."""
+        self.agents.clear()
+
+    def test_serves(self) -> None:
+        """With a configuration it starts, and serves what the kernel asks."""
+        self.load(self.configuration(certificates.server()))
+        self.assertEqual(self.said(), [b"up %d" % os.getpid()])
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_leavesTheTalkingToTheParent(self) -> None:
+        """What is said about all workers only the parent says; handshakes each says itself."""
+        self.load(self.configuration(certificates.server()))
+        _upcall, client = self.serve()
+        self.run_(client)
+        texts = [eventAsText(event) for event in self.events]
+        self.assertEqual([text for text in texts if "handshake ok" not in text], [])
+        self.assertEqual(len(texts), 1)
+
+    def test_reloads(self) -> None:
+        """A second configuration replaces the first."""
+        self.load(self.configuration())
+        self.said()
+        self.load(self.configuration(certificates.server()))
+        self.assertEqual(self.said(), [b"loaded yes"])
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_refusesToReload(self) -> None:
+        """Files that have become bad meanwhile are refused, with the reason."""
+        config = self.configuration(certificates.server())
+        self.load(config)
+        self.said()
+        (self.folder / "authenticate.server.key").chmod(0o644)
+        self.load(config)
+        self.assertEqual(self.said(), [b"loaded no"])
+        self.assertTrue(any("reload refused" in (eventAsText(event)) for event in self.events))
+
+    def test_cannotStart(self) -> None:
+        """A reason not to start is said and ends the worker with a failure."""
+        self.kernelTLS.unavailable = StartError("no kTLS here")
+        self.load(self.configuration())
+        self.assertEqual(self.said(), [b"failed "])
+        self.assertTrue(any("no kTLS here" in eventAsText(event) for event in self.events))
+        self.assertTrue(self.parent.disconnecting)
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
+
+    def test_stops(self) -> None:
+        """It finishes what it has begun, closes the channel, and ends."""
+        self.load(self.configuration(certificates.server()))
+        upcall, client = self.serve()
+        client.turn()
+        self.reactor.turn()
+        self.worker.dataReceived(b"stop\n")
+        self.assertFalse(self.parent.disconnecting)
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+        self.assertTrue(self.parent.disconnecting)
+        self.assertEqual(self.ending.stopped, 0)
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 0))
+        self.stopped()
+
+    def test_stopsBeforeTheStart(self) -> None:
+        """Without a configuration there is nothing to finish."""
+        self.worker.dataReceived(b"stop\nstop\n")
+        self.assertTrue(self.parent.disconnecting)
+        self.lost()
+        self.assertEqual(self.ending.stopped, 1)
+
+    def test_parentGone(self) -> None:
+        """If the parent goes, it finishes what it has begun, and ends."""
+        self.load(self.configuration())
+        upcall, _far = self.ask(SERVERHELLO)
+        self.run_()
+        self.lost()
+        self.assertEqual(self.ending.stopped, 0)
+        self.reactor.turn(4.6)
+        self.assertIsNotNone(upcall.status)
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 0))
+        self.stopped()
+
+    def test_parentGoneWhileStopping(self) -> None:
+        """A parent that goes while it finishes changes nothing."""
+        self.load(self.configuration())
+        _upcall, _far = self.ask(SERVERHELLO)
+        self.run_()
+        self.worker.dataReceived(b"stop\n")
+        self.lost()
+        self.assertEqual(self.ending.stopped, 0)
+        self.reactor.turn(4.6)
+        self.assertEqual(self.ending.stopped, 1)
+        self.stopped()
+
+    def test_fatal(self) -> None:
+        """An agent that cannot go on ends the worker with a failure."""
+        self.load(self.configuration())
+        self.agents[0]._giveUp(AgentError("no netlink"))
+        self.assertTrue(self.parent.disconnecting)
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
+        self.stopped()
+
+    def test_bug(self) -> None:
+        """A bug while it reloads is logged, and it lives on."""
+        self.load(self.configuration())
+        self.agents[0]._configured._reread = lambda: 1  # type: ignore[assignment]
+        self.load(self.configuration())
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertTrue(self.agents[0].running)
+
+    def test_logs(self) -> None:
+        """An event is said in one line, whatever is in it, and is the same at the other end."""
+        Logger("some.where", observer=self.worker.report).warn(  # type: ignore[arg-type]
+            "expected\n{what} of {whom}", what="text", whom=self
+        )
+        (line,) = self.said()
+        word, _, event = line.partition(b" ")
+        self.assertEqual(word, b"log")
+        self.assertEqual(
+            eventAsText(eventFromJSON(event.decode()), includeTimestamp=False),
+            f"[some.where#warn] expected\ntext of {self}",
+        )

@@ -121,6 +121,9 @@ class Recipe:
     @ivar packages: what is installed.
     @ivar pythonSources: source distributions from PyPI that are compiled into it.
     @ivar preloads: C sources that are compiled into /usr/local/lib/lab/NAME.so.
+    @ivar programs: C sources that are compiled, with OpenSSL, into
+        /usr/local/lib/lab/NAME.
+    @ivar headers: what these include besides.
     @ivar bootOptions: what this kernel's command line needs besides.
     @ivar suite: the Debian suite, if it is not the name.
     @ivar finish: commands that run, outside, when all is installed.
@@ -134,6 +137,8 @@ class Recipe:
     packages: tuple[str, ...]
     pythonSources: tuple[str, ...] = ()
     preloads: tuple[Path, ...] = ()
+    programs: tuple[Path, ...] = ()
+    headers: tuple[Path, ...] = ()
     bootOptions: tuple[str, ...] = ()
     suite: str = ""
     finish: tuple[str, ...] = _FINISH
@@ -141,9 +146,14 @@ class Recipe:
     machine: bool = False
 
     @property
+    def sources(self) -> tuple[Path, ...]:
+        """All that is compiled."""
+        return (*self.headers, *self.preloads, *self.programs)
+
+    @property
     def digest(self) -> str:
         """A short hash of everything that decides what is built."""
-        sources = (path.read_text() for path in self.preloads)
+        sources = (path.read_text() for path in self.sources)
         parts = [self.name, *self.packages, *self.pythonSources, *sources]
         parts += [command.replace(str(_GUEST), "") for command in self.finish]
         parts += [word for pair in self.borrowed for word in pair]
@@ -183,7 +193,19 @@ MACHINE: Final = Recipe(
     borrowed=(("trixie", "ktls-utils"),),
     machine=True,
 )
-RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MACHINE)}
+_BENCH: Final = Path(__file__).with_name("bench")
+BENCH: Final = Recipe(
+    "bench",
+    "7.2",
+    (*FORKY.packages, "ca-certificates", "libc6-dev", "libssl-dev"),
+    pythonSources=FORKY.pythonSources,
+    preloads=(_BENCH / "stub.c",),
+    programs=tuple(_BENCH / f"{name}.c" for name in ("floor", "load", "upcall")),
+    headers=(_BENCH / "stub.h",),
+    bootOptions=FORKY.bootOptions,
+    suite="forky",
+)
+RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MACHINE, BENCH)}
 
 
 def labDirectory() -> Path:
@@ -364,6 +386,37 @@ def _inside(file: Path, command: str) -> list[str]:
     return [f"copy-in {file} /root", f'chroot "$1" {command}', f'rm "$1/root/{file.name}"']
 
 
+def _compile(recipe: Recipe) -> list[str]:
+    """
+    Say how to compile a recipe's C sources.
+
+    @param recipe: the recipe.
+    @return: hooks for mmdebstrap.
+    """
+    built = "/usr/local/lib/lab"
+    commands = [
+        f"mkdir -p {built}",
+        *(
+            f"gcc -shared -fPIC -O2 -Wall -o {built}/{path.stem}.so {path.name}"
+            for path in recipe.preloads
+        ),
+        *(
+            f"gcc -O2 -Wall -o {built}/{path.stem} {path.name} -lssl -lcrypto"
+            for path in recipe.programs
+        ),
+    ]
+    files = recipe.sources
+    if not files:
+        return []
+    script = " && ".join(["cd /root", *commands])
+    names = " ".join(f'"$1/root/{path.name}"' for path in files)
+    return [
+        f"copy-in {' '.join(map(str, files))} /root",
+        f"chroot \"$1\" sh -c '{script}'",
+        f"rm {names}",
+    ]
+
+
 def _borrow(suite: str, package: str, mirror: str) -> list[str]:
     """
     Say how to unpack a package of another suite beside those that are installed.
@@ -418,10 +471,7 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
             install = "python3 -m pip install --no-deps --no-index --no-build-isolation"
             install += " --break-system-packages --root-user-action=ignore"
             hooks += _inside(source, f"{install} /root/{source.name}")
-        for path in recipe.preloads:
-            made = f"/usr/local/lib/lab/{path.stem}.so"
-            compiled = f"gcc -shared -fPIC -O2 -Wall -o {made} /root/{path.name}"
-            hooks += _inside(path, f'sh -c "mkdir -p /usr/local/lib/lab && {compiled}"')
+        hooks += _compile(recipe)
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
         # The Release file of a suite in development may be past its Valid-Until.
         command += [

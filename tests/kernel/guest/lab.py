@@ -134,15 +134,16 @@ class Lab:
         for agent in agents or self.agents:
             agent.waitUntilListening()
 
-    def server(self, host: Host, security: str) -> NfsServer:
+    def server(self, host: Host, security: str, threads: int = 8) -> NfsServer:
         """
         Start an NFS server; it is stopped at the end.
 
         @param host: where.
         @param security: the export's C{xprtsec}.
+        @param threads: how many threads serve.
         @return: the server.
         """
-        made = NfsServer(host, security)
+        made = NfsServer(host, security, threads)
         self._cleanup.callback(made.stop)
         return made
 

@@ -1,0 +1,49 @@
+"""
+Runs scenarios in the root file system, but on this machine's own kernel.
+
+The file system is read-only; what is written, the network, and the processes are in
+namespaces that end with this process.  Only the standard library is used here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from tests.kernel.guests import BaseGuest
+from tests.kernel.rootfs import CHECKOUT
+
+_INIT: Final = "/srv/ktlsagent/tests/kernel/bench/chroot.sh"
+
+_BEGIN: Final = """
+set -e
+mount --make-rprivate /
+mount --bind {root} {root}
+mount -o remount,bind,ro {root}
+mount -t proc proc {root}/proc
+mount --rbind /dev {root}/dev
+mount --bind {checkout} {root}/srv/ktlsagent
+mount -o remount,bind,ro {root}/srv/ktlsagent
+exec chroot {root} /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LAB_LINE={line} sh {init}
+"""
+
+
+class Chroot(BaseGuest):
+    """The root file system on this machine's own kernel."""
+
+    def _start(self, root: Path) -> subprocess.Popen[bytes]:
+        ours, theirs = socket.socketpair()
+        self._requests = ours.detach()
+        self._results = os.dup(self._requests)
+        script = _BEGIN.format(
+            root=shlex.quote(str(root)),
+            checkout=shlex.quote(str(CHECKOUT)),
+            line=theirs.fileno(),
+            init=_INIT,
+        )
+        command = ["unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child"]
+        return self._launch([*command, "sh", "-c", script], theirs.detach())

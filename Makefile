@@ -8,11 +8,17 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
 LAB_PACKAGES := arch-test e2fsprogs mmdebstrap mount python3-pip qemu-system-x86 util-linux
+BENCH := .venv-bench
+ROUNDS ?= 5
+QUICK ?=
+PARTS ?=
+PLOTTING := matplotlib==3.11.2
 # cryptography-vectors is NIST's PKITS; later versions of it are larger, not newer.
 TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2 \
 	cryptography-vectors==46.0.7
 
-.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage packages clean
+.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage bench \
+        packages clean
 
 help:
 	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
@@ -20,6 +26,8 @@ help:
 	@echo 'make test         everything: style, types, unit tests, oldest dependencies, real kernels'
 	@echo 'make test-unit    the unit tests only; needs no privileges'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
+	@echo 'make bench        ktlsagent, tlshd and a bare OpenSSL side by side; hours, or see below'
+	@echo 'make bench ROUNDS=1 QUICK=1       a quick look; PARTS="server storm" chooses'
 
 demo: .lab-packages
 	$(SUDO) $(PYTHON) -m tests.kernel.demo
@@ -75,5 +83,14 @@ $(OLDEST)/.done: setup.py Makefile tests/requirements.py | .build-packages
 	$(OLDEST)/bin/python -m tests.requirements oldest | xargs $(OLDEST)/bin/pip install -q $(TOOLS)
 	@touch $@
 
+bench: .lab-packages $(BENCH)/.done
+	$(SUDO) $(BENCH)/bin/python -m tests.kernel.bench --rounds $(ROUNDS) $(if $(QUICK),--quick) $(PARTS)
+
+# The agents that are measured are in the lab's root file system: this is for the pictures.
+$(BENCH)/.done: Makefile | .build-packages
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install -q $(PLOTTING)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(BENCH) .bench .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info

@@ -1,0 +1,161 @@
+"""
+What an agent costs, with all its children: a control group for each.
+
+tlshd forks for every handshake and does not wait for its children, so nobody but the
+control group knows what those have used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+_ROOT: Final = Path("/sys/fs/cgroup")
+_WANTED: Final = "+memory +pids"
+_PREFIX: Final = "bench-"
+_MICRO: Final = 1e-6
+
+
+def prepare() -> None:
+    """Mount the control groups, and have memory and processes counted where that works."""
+    if not (_ROOT / "cgroup.procs").exists():
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(_ROOT)], check=True)
+    for controller in _WANTED.split():
+        # This kernel may not have it, or may use it elsewhere.
+        with contextlib.suppress(OSError):
+            (_ROOT / "cgroup.subtree_control").write_text(controller)
+    for left in _ROOT.glob(f"{_PREFIX}*"):
+        # Of a run that was cut off; one that is still used stays.
+        with contextlib.suppress(OSError):
+            left.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """
+    What was used during some work.
+
+    @ivar seconds: processor time.
+    @ivar memory: the most memory at any time, in octets; L{None} if that is not counted.
+        Program files that were in memory before are not in it.
+    @ivar processes: the most processes and threads at any time; L{None} if not counted.
+    """
+
+    seconds: float
+    memory: int | None
+    processes: int | None
+
+
+class Account:
+    """A control group."""
+
+    def __init__(self) -> None:
+        """Make one."""
+        self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_ROOT))
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What begins the command of a process that is to be in it."""
+        enter = f'echo $$ >{self._directory}/cgroup.procs && exec "$@"'
+        return ("sh", "-c", enter, "sh")
+
+    def processes(self) -> int:
+        """
+        Count the processes in it.
+
+        @return: how many.
+        """
+        return len((self._directory / "cgroup.procs").read_text().split())
+
+    def _seconds(self) -> float:
+        """Read the processor time used so far."""
+        rows = (self._directory / "cpu.stat").read_text().splitlines()
+        return int(dict(row.split() for row in rows)["usage_usec"]) * _MICRO
+
+    def measuring(self) -> Measurement:
+        """
+        Begin to measure.
+
+        @return: to be used in a C{with} statement.
+        """
+        return Measurement(self)
+
+    def peak(self, name: str) -> _Peak:
+        """
+        Begin to look for the most of something.
+
+        @param name: C{memory} or C{pids}.
+        @return: what knows it at the end.
+        """
+        return _Peak(self._directory / f"{name}.peak")
+
+    def close(self) -> None:
+        """Take it away; its processes have ended."""
+        self._directory.rmdir()
+
+
+class _Peak:
+    """A file that says the most since it was last written to through the same descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        @param path: the file, which need not exist.
+        """
+        try:
+            self._file: int | None = os.open(path, os.O_RDWR)
+            os.write(self._file, b"reset")
+        except FileNotFoundError:
+            self._file = None
+        except OSError:
+            # An older kernel counts from the beginning.
+            self._file = os.open(path, os.O_RDONLY)
+
+    def take(self) -> int | None:
+        """
+        Read it, for the last time.
+
+        @return: the most; L{None} if it is not counted.
+        """
+        if self._file is None:
+            return None
+        value = int(os.pread(self._file, 64, 0))
+        os.close(self._file)
+        return value
+
+
+class Measurement:
+    """
+    What is used while a C{with} statement runs.
+
+    @ivar cost: the result, when it has run.
+    """
+
+    cost: Cost
+
+    def __init__(self, account: Account) -> None:
+        """
+        @param account: of whom.
+        """
+        self._account = account
+
+    def __enter__(self) -> Self:
+        """
+        Begin.
+
+        @return: itself.
+        """
+        self._memory = self._account.peak("memory")
+        self._processes = self._account.peak("pids")
+        self._before = self._account._seconds()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End."""
+        self.cost = Cost(
+            self._account._seconds() - self._before, self._memory.take(), self._processes.take()
+        )

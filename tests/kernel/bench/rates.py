@@ -1,0 +1,86 @@
+"""What the parts about rates have in common: settings, what is measured, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, Final
+
+from tests.kernel.bench.part import Options, Plot, agentsFor, run
+from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
+from tests.kernel.guests import BaseGuest
+from tests.kernel.rootfs import Progress
+
+DIMENSIONS: Final = ("keys", "trust", "client", "concurrency")
+
+VALUES: Final = (
+    Value("rate", "handshakes/s", 1),
+    Value("p50", "p50, ms", 1),
+    Value("p99", "p99, ms", 1),
+    Value("cpu", "agent's CPU, ms each", 2),
+    Value("clientCpu", "client's CPU, ms each", 2),
+    Value("memory", "peak memory, MiB", 1, MEBIBYTE),
+    Value("processes", "processes"),
+    Value("failures", "failures"),
+)
+
+PLOTS: Final = (
+    Plot("rate", lower=False),
+    Plot("p99", lower=True),
+    Plot("cpu", lower=True),
+    Plot("memory", lower=True),
+)
+
+_ALL: Final = tuple(product(("ecdsa", "rsa", "mldsa"), ("small", "system"), (False, True)))
+_QUICK: Final = (("ecdsa", "small", False), ("ecdsa", "system", True))
+_CONCURRENCIES: Final = (1, 8, 32)
+_SECONDS: Final = 5.0
+_QUICK_SECONDS: Final = 2.0
+
+_SPARE_SECONDS: Final = 120.0
+"""What a scenario may take besides."""
+
+
+def measure(
+    guest: BaseGuest,
+    scenario: str,
+    extra: Mapping[str, Any],
+    options: Options,
+    progress: Progress,
+) -> list[Sample]:
+    """
+    Measure all settings.
+
+    @param guest: where.
+    @param scenario: which.
+    @param extra: arguments of the scenario that are the same for all settings.
+    @param options: how thoroughly.
+    @param progress: told about each step.
+    @return: the samples.
+    """
+    samples = []
+    seconds = _QUICK_SECONDS if options.quick else _SECONDS
+    for keys, trust, mutual in _QUICK if options.quick else _ALL:
+        agents = agentsFor(keys)
+        client = "mutual" if mutual else "anonymous"
+        progress(f"{scenario}: {keys}, {trust} trust store, {client} client, {dict(extra)}")
+        arguments = {"agents": agents, "keys": keys, "trust": trust, "mutual": mutual}
+        arguments |= {"concurrencies": _CONCURRENCIES, "rounds": options.rounds}
+        turns = options.rounds * len(_CONCURRENCIES) * len(agents)
+        facts = run(
+            guest,
+            scenario,
+            {**arguments, **extra, "seconds": seconds},
+            _SPARE_SECONDS + turns * (seconds + 25.0),
+        )
+        samples += [
+            {
+                "keys": keys,
+                "trust": trust,
+                "client": client,
+                **sample,
+                "failures": sum(sample["failed"].values()),
+            }
+            for sample in facts["rounds"]
+        ]
+    return samples

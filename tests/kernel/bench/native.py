@@ -10,12 +10,13 @@ from tests.kernel.bench.part import Options, Part
 from tests.kernel.bench.samples import Sample
 from tests.kernel.rootfs import BENCH, Progress
 
-_WORKERS: Final = (1, 2)
+_WORKERS: Final = (1,)
+"""How many processes ktlsagent serves with."""
 
 
 def _measure(options: Options, progress: Progress) -> list[Sample]:
     """
-    Measure with each number of worker processes that ktlsagent can be told.
+    Measure with each number of worker processes.
 
     @param options: how thoroughly.
     @param progress: told about each step.

@@ -5,6 +5,9 @@
  * The requests' descriptors come by SCM_RIGHTS, and the number that the agent reads in the
  * reply to ACCEPT is put in here.  What is given to TLS_TX and TLS_RX is kept, and sent to
  * upcall with DONE.
+ *
+ * The kernel answers in microseconds, another process when it gets its turn.  So what can be
+ * answered here, is: that no request waits, and that DONE was taken.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,11 +15,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <linux/genetlink.h>
@@ -28,7 +33,13 @@
 #define DESCRIPTORS 65536
 #define REAL(name) static __typeof__(&name) real; if (!real) real = dlsym(RTLD_NEXT, #name)
 
+struct refusal {
+	struct nlmsghdr header;
+	struct nlmsgerr body;
+};
+
 static char redirected[DESCRIPTORS];
+static struct refusal answers[DESCRIPTORS]; /* to be received next; a length of 0 means none */
 static struct keys keys[DESCRIPTORS];
 
 static int is_ours(int fd)
@@ -62,8 +73,10 @@ int close(int fd)
 {
 	REAL(close);
 
-	if (fd >= 0 && fd < DESCRIPTORS)
+	if (fd >= 0 && fd < DESCRIPTORS) {
 		redirected[fd] = 0;
+		answers[fd].header.nlmsg_len = 0;
+	}
 	return real(fd);
 }
 
@@ -178,21 +191,68 @@ static size_t extend(char *message, size_t length)
 	return length;
 }
 
-static int is_answered(const struct nlmsghdr *header)
+/* Whether no request waits. */
+static int is_idle(void)
 {
-	const struct genlmsghdr *generic = NLMSG_DATA(header);
+	static volatile uint32_t *count;
+	char path[128];
+	int fd;
 
-	return header->nlmsg_type != STUB_JOIN &&
-	       (header->nlmsg_type != STUB_FAMILY || generic->cmd != HANDSHAKE_CMD_DONE ||
-		header->nlmsg_flags & NLM_F_ACK);
+	if (!count) {
+		snprintf(path, sizeof(path), STUB_COUNT, getenv(STUB_NAME));
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		count = mmap(NULL, sizeof(*count), PROT_READ, MAP_SHARED, fd, 0);
+		if (fd < 0 || count == MAP_FAILED)
+			abort();
+		close(fd);
+	}
+	return !*count;
+}
+
+static void answer(int fd, const struct nlmsghdr *question, int error)
+{
+	struct refusal *answer = &answers[fd];
+
+	memset(answer, 0, sizeof(*answer));
+	answer->header.nlmsg_len = sizeof(*answer);
+	answer->header.nlmsg_type = NLMSG_ERROR;
+	answer->header.nlmsg_seq = question->nlmsg_seq;
+	answer->header.nlmsg_pid = question->nlmsg_pid;
+	answer->body.error = error;
+	answer->body.msg = *question;
+}
+
+/* Send a message of an agent, and see to it that its answer can be received. */
+static int deliver(int fd, char *message, size_t length)
+{
+	static __typeof__(&send) real;
+	struct nlmsghdr *header = (void *)message;
+	const struct genlmsghdr *generic = NLMSG_DATA(header);
+	int command = header->nlmsg_type == STUB_FAMILY ? generic->cmd : 0;
+	size_t extended;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "send");
+	if (command == HANDSHAKE_CMD_ACCEPT && is_idle()) {
+		answer(fd, header, -EAGAIN);
+		return 0;
+	}
+	extended = extend(message, length);
+	if (extended > length && header->nlmsg_flags & NLM_F_ACK) {
+		answer(fd, header, 0);
+		header->nlmsg_flags &= ~NLM_F_ACK;
+	}
+	if (real(fd, message, extended, 0) < 0)
+		return -1;
+	if (extended == length && header->nlmsg_type != STUB_JOIN)
+		poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 1000);
+	return 0;
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
 {
 	REAL(sendmsg);
 	char message[4096] __attribute__((aligned(8))) = { 0 };
-	struct iovec part = { message, 0 };
-	struct msghdr plain = { .msg_iov = &part, .msg_iovlen = 1 };
 	size_t length = 0;
 
 	if (!is_ours(fd))
@@ -207,13 +267,7 @@ ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
 		memcpy(message + length, given->iov_base, given->iov_len);
 		length += given->iov_len;
 	}
-	part.iov_len = extend(message, length);
-	if (real(fd, &plain, flags) < 0)
-		return -1;
-	/* The kernel has its answer ready when send returns. */
-	if (is_answered((void *)message))
-		poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 1000);
-	return length;
+	return deliver(fd, message, length) < 0 ? -1 : (ssize_t)length;
 }
 
 ssize_t sendto(int fd, const void *data, size_t length, int flags, const struct sockaddr *address,
@@ -245,6 +299,19 @@ ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 
 	if (!is_ours(fd))
 		return real(fd, header, flags);
+	if (header->msg_name)
+		name_kernel(header->msg_name, &header->msg_namelen, 0);
+	header->msg_flags = 0;
+	header->msg_controllen = 0;
+	if (answers[fd].header.nlmsg_len) {
+		const struct iovec *to = header->msg_iov;
+
+		got = sizeof(struct refusal);
+		memcpy(to->iov_base, &answers[fd], to->iov_len < (size_t)got ? to->iov_len : (size_t)got);
+		if (!(flags & MSG_PEEK))
+			answers[fd].header.nlmsg_len = 0;
+		return got;
+	}
 	/* Whoever only looks would get a descriptor, too. */
 	if (!(flags & MSG_PEEK)) {
 		own.msg_control = control;
@@ -254,9 +321,6 @@ ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 	if (got < 0)
 		return got;
 	header->msg_flags = own.msg_flags & ~MSG_CTRUNC;
-	header->msg_controllen = 0;
-	if (header->msg_name)
-		name_kernel(header->msg_name, &header->msg_namelen, 0);
 	rights = flags & MSG_PEEK ? NULL : CMSG_FIRSTHDR(&own);
 	if (rights && rights->cmsg_type == SCM_RIGHTS)
 		memcpy((char *)own.msg_iov->iov_base + NLMSG_HDRLEN + GENL_HDRLEN + NLA_HDRLEN,

@@ -7,6 +7,7 @@
 #define STUB_COOKIE 100 /* an attribute of DONE: the socket's SO_COOKIE */
 #define STUB_KEYS 101 /* an attribute of DONE: struct keys */
 #define STUB_NAME "BENCH_UPCALL" /* the environment's variable with upcall's name */
+#define STUB_COUNT "/tmp/%s.pending" /* a file with the number of requests that wait */
 
 struct key {
 	uint32_t length;

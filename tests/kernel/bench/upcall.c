@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <linux/genetlink.h>
@@ -56,6 +58,7 @@ struct message {
 };
 
 static int epoll;
+static volatile uint32_t *count; /* of those that wait */
 static struct end *listeners, *pending, **pending_end = &pending;
 static struct end *accepted[PENDING_MAX];
 
@@ -218,6 +221,7 @@ static void hand_out(struct end *agent, const struct message *question)
 		return;
 	}
 	pending = client->next;
+	--*count;
 	if (!pending)
 		pending_end = &pending;
 	for (slot = 0; slot < PENDING_MAX && accepted[slot]; slot++)
@@ -357,6 +361,7 @@ static int ask_agents(struct end *client)
 	client->next = NULL;
 	*pending_end = client;
 	pending_end = &client->next;
+	++*count;
 	for (struct end *agent = listeners; agent; agent = agent->next)
 		say_ready(agent);
 	return 1;
@@ -393,17 +398,33 @@ static void welcome(const struct end *end)
 	}
 }
 
-int main(int count, char **arguments)
+static void share_count(const char *name)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), STUB_COUNT, name);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, sizeof(*count)))
+		die(path);
+	count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (count == MAP_FAILED)
+		die(path);
+	*count = 0;
+}
+
+int main(int argc, char **arguments)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = INADDR_ANY };
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
 	struct epoll_event events[64];
 	int tcp, local, one = 1;
 
-	if (count != 3) {
+	if (argc != 3) {
 		fprintf(stderr, "usage: upcall PORT NAME\n");
 		return 2;
 	}
+	share_count(arguments[2]);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	address.sin_port = htons(atoi(arguments[1]));
 	tcp = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.kernel.bench import native, server, starting, storm
+from tests.kernel.bench import native, server, soak, starting, storm
 from tests.kernel.bench.part import Failed, Options, Part
 from tests.kernel.bench.samples import Sample, summarise, table
 from tests.kernel.guests import GuestDied
 from tests.kernel.rootfs import BENCH, CHECKOUT, LabError, rootFileSystem
 
-_PARTS: Final = {part.PART.name: part.PART for part in (starting, server, storm, native)}
+_PARTS: Final = {part.PART.name: part.PART for part in (starting, server, storm, native, soak)}
 _OUTPUT: Final = CHECKOUT / "docs" / "benchmarks"
 _QUICK_OUTPUT: Final = CHECKOUT / ".bench"
 _PACKAGES: Final = (

@@ -72,6 +72,17 @@ class Account:
         """
         return len((self._directory / "cgroup.procs").read_text().split())
 
+    def current(self) -> int | None:
+        """
+        Read how much memory it has now.
+
+        @return: octets; L{None} if that is not counted.
+        """
+        try:
+            return int((self._directory / "memory.current").read_text())
+        except OSError:
+            return None
+
     def _seconds(self) -> float:
         """Read the processor time used so far."""
         rows = (self._directory / "cpu.stat").read_text().splitlines()

@@ -494,6 +494,25 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _keep(directory: Path, *, alone: bool = False) -> bool:
+    """
+    Keep a root file system from being removed while this process runs: another checkout,
+    whose recipe is another one, may build its own.
+
+    @param directory: the root file system.
+    @param alone: whether nobody else may use it.
+    @return: whether that is so.
+    """
+    # Not closed: the lock ends with the process.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
+
+
 def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
     """
     Return a root file system; build it if there is none of this recipe yet.
@@ -514,6 +533,7 @@ def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
             progress(f"waiting for another build of {recipe.name} to finish")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if target.is_dir():
+            _keep(target)
             return target
         progress(
             f"building the {recipe.name} root file system once "
@@ -521,10 +541,12 @@ def rootFileSystem(recipe: Recipe, progress: Progress) -> Path:
         )
         started = time.monotonic()
         for stale in lab.glob(f"{recipe.name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            if _keep(stale, alone=True):
+                shutil.rmtree(stale, ignore_errors=True)
         partial = lab / f"{recipe.name}-partial"
         _build(recipe, partial, progress)
         partial.rename(target)
+        _keep(target)
         progress(f"built in {time.monotonic() - started:.0f} s, kept in {target}")
     return target
 

@@ -116,11 +116,14 @@ def byName(lab: Lab) -> None:
     )
     # The right certificate for a client that trusts the wrong authority.
     clientAgent.reload(_client(_TRUST_RED, "client-blue", name="blue.lab"))
+    for agent in (clientAgent, blueAgent):
+        agent.lookPast()
     expect("mount that trusts red", refusal(client, "3", "mtls", "blue.lab"), "EACCES")
     refused = clientAgent.nextHandshake()
     refused.expect("failed", code="unknown-ca", profile=_PROFILE, alert_sent="unknown_ca")
     blueAgent.nextHandshake().expect("failed", alert_received="unknown_ca")
     # A profile that is for other names leaves the default in charge.
     clientAgent.reload(_client(_TRUST_BLUE, "client-blue", name="?.blue.lab"))
+    clientAgent.lookPast()
     expect("mount without its profile", refusal(client, "3", "mtls", "blue.lab"), "EACCES")
     clientAgent.nextHandshake().expect("failed", code="unknown-ca", profile="authenticate.client")

@@ -307,6 +307,12 @@ def _lives() -> Iterator[Case]:
             timeout=240.0,
         )
     yield Case(
+        "socketHandedOver",
+        "Eight agents that are killed cost no mount if their socket is held and handed over.",
+        "restarting.handedOver",
+        timeout=240.0,
+    )
+    yield Case(
         "workerKilled",
         "Eight workers that are killed while somebody mounts cost no mount.",
         "restarting.workerKilled",

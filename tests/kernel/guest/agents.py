@@ -141,7 +141,14 @@ class Agent:
 
     _started = 0
 
-    def __init__(self, kind: str, host: Host, text: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        host: Host,
+        text: str,
+        prefix: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
         """
         Start it; it listens a while later, L{waitUntilListening}.
 
@@ -149,7 +156,9 @@ class Agent:
         @param host: where.
         @param text: its configuration file.
         @param prefix: the beginning of its command, as in C{env NAME=VALUE}.
+        @param descriptors: what it inherits.
         """
+        self._descriptors = descriptors
         Agent._started += 1
         self.kind = kind
         self.host = host
@@ -177,6 +186,7 @@ class Agent:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd="/tmp",
+            pass_fds=self._descriptors,
         )
 
     def log(self) -> str:

@@ -110,6 +110,8 @@ class Lab:
         text: str | None = None,
         prefix: Sequence[str] = (),
         agentClass: type[Agent] = Agent,
+        *,
+        descriptors: Sequence[int] = (),
     ) -> Agent:
         """
         Start an agent; it is stopped, and its books are looked at, at the end.
@@ -119,9 +121,11 @@ class Lab:
         @param text: its configuration; the usual one by default.
         @param prefix: the beginning of its command.
         @param agentClass: how it is started.
+        @param descriptors: what it inherits.
         @return: the agent, which need not listen yet.
         """
-        made = agentClass(kind, host, configuration() if text is None else text, prefix)
+        text = configuration() if text is None else text
+        made = agentClass(kind, host, text, prefix, descriptors)
         self.agents.append(made)
         return made
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.kernel.guest.agents import Agent, configuration
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
+from tests.kernel.guest.manager import Manager
 from tests.kernel.guest.nfs import Mount, MountRefused
 from tests.kernel.guest.waiting import Unexpected, expect, until
 
@@ -202,3 +203,35 @@ def inPlace(lab: Lab, workers: str) -> None:
     if agent.process.poll() is not None or agent.process.pid != pid:
         raise Unexpected("expected the agent in the same process, found another one")
     lab.facts["restarts"] = agent.starts() - 1
+
+
+def handedOver(lab: Lab) -> None:
+    """
+    An agent is killed and started anew, eight times, and its socket is held
+    meanwhile by what started it.
+
+    @param lab: the stage.
+    """
+    host = lab.oneHost()
+    manager = lab.closing(Manager())
+    agent = lab.agent(host, text=configuration(workers="1"), prefix=manager.prefix())
+    manager.waitUntilReady()
+    lab.server(host, "mtls")
+    mounting = Mounting(host)
+    for _time in range(_TIMES):
+        time.sleep(_PAUSE)
+        mounts = len(mounting.seconds)
+        agent.kill()
+        agent = lab.agent(
+            host,
+            text=configuration(workers="1"),
+            prefix=manager.prefix(),
+            descriptors=manager.held,
+        )
+        manager.waitUntilReady()
+        if "is not used" in agent.log():
+            raise Unexpected("expected the agent to use the socket that was held")
+        mounting.waitForMore(mounts)
+    mounting.finish(lab)
+    agent.stop()
+    expect("what is held", len(manager.held), 1)

@@ -55,11 +55,20 @@ class Parent(Channel):
 
     def connectionLost(self, reason):
         print(self.name, "closed", flush=True)
+        oneLess()
 
 
 def ended(number, status):
     print("ended", number, os.waitstatus_to_exitcode(status), flush=True)
-    if number == int(sys.argv[2]):
+    oneLess()
+
+
+awaited = ["closed", "ended"] * 2
+
+
+def oneLess():
+    awaited.pop()
+    if not awaited:
         template.stop()
         reactor.stop()
 
@@ -91,16 +100,15 @@ except OSError as error:
 class TemplateTests(SynchronousTestCase):
     """Tests for L{Template}."""
 
-    def perform(self, what: str, last: int) -> list[str]:
+    def perform(self, what: str) -> list[str]:
         """
-        Start two workers.
+        Start two workers, and wait until all has ended.
 
         @param what: what becomes of them.
-        @param last: the one with whose end all ends.
         @return: what was printed.
         """
         ended = subprocess.run(
-            [sys.executable, "-c", SCRIPT, what, str(last)],
+            [sys.executable, "-c", SCRIPT, what],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -115,7 +123,7 @@ class TemplateTests(SynchronousTestCase):
         Workers get READY and the parent's signals for reloading and stopping do
         not reach them; of what the parent had open there is nothing.
         """
-        lines = self.perform("stop", 2)
+        lines = self.perform("stop")
         for number in (1, 2):
             (up,) = [line for line in lines if line.startswith(f"worker {number} up")]
             pid, rest = up.removeprefix(f"worker {number} up ").split(" ", 1)
@@ -126,12 +134,13 @@ class TemplateTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """The parent learns how each ended."""
-        lines = self.perform("exit", 2)
+        lines = self.perform("exit")
+        self.assertIn("ended 1 1", lines)
         self.assertIn("ended 2 2", lines)
         self.assertEqual(lines[-1], os.strerror(32))
 
     def test_lost(self) -> None:
         """The parent learns that the template is dead, after which it starts nothing."""
-        lines = self.perform("lost", 0)
+        lines = self.perform("lost")
         self.assertIn("lost", lines)
         self.assertEqual(lines[-1], os.strerror(32))

@@ -52,7 +52,7 @@ class Setting:
                 f"x509.{postQuantum}certificate={certificate(self.keys, role)}",
                 f"x509.{postQuantum}private_key={privateKey(self.keys, role)}",
             ]
-        if kind == KTLSAGENT and self.workers > 1:
+        if kind == KTLSAGENT:
             lines += ["[ktlsagent]", f"workers={self.workers}"]
         return "\n".join(lines) + "\n"
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
-from twisted.logger import eventAsText
 
 from ktlsagent.configured import Configured
 from ktlsagent.errors import ConfigError
@@ -74,15 +73,6 @@ class ConfiguredTests(AgentTestCase):
         self.reactor.settle()
         return self.successResultOf(done)
 
-    def said(self, part: str) -> list[str]:
-        """
-        Find what was logged.
-
-        @param part: a part of the text.
-        @return: the texts with that part.
-        """
-        return [text for event in self.events if part in (text := eventAsText(event) or "")]
-
     def test_saysWhatIsInUse(self) -> None:
         """Each profile is named with what it trusts and shows, and so is the file."""
         self.configured(
@@ -92,11 +82,11 @@ class ConfiguredTests(AgentTestCase):
                 Trust((), pins=frozenset({b"p" * 32})),
             )
         )
-        (line,) = self.said("profile profile.pins")
+        (line,) = self.logged("profile profile.pins")
         self.assertIn("trust by pins only, certificates none", line)
-        (line,) = self.said("profile authenticate.server (server)")
+        (line,) = self.logged("profile authenticate.server (server)")
         self.assertIn("ca.pem, certificates ", line)
-        self.assertEqual(len(self.said("configuration none (defaults)")), 1)
+        self.assertEqual(len(self.logged("configuration none (defaults)")), 1)
 
     def test_mistakesAtTheStart(self) -> None:
         """What is wrong at the start is raised, not logged."""
@@ -116,7 +106,7 @@ class ConfiguredTests(AgentTestCase):
         configured = self.configured(reread=again.pop)
         self.assertTrue(self.reload(configured))
         self.assertEqual(configured.config.debugLevel, 1)
-        self.assertEqual(len(self.said("profile authenticate.client")), 2)
+        self.assertEqual(len(self.logged("profile authenticate.client")), 2)
 
     def test_reloadSaysWhatChanges(self) -> None:
         """The difference between the old files and the new ones is logged."""
@@ -125,10 +115,10 @@ class ConfiguredTests(AgentTestCase):
         self.profile("authenticate.server", Role.SERVER, certificates.chained())
         self.assertTrue(self.reload(configured))
         self.assertIsNot(configured.profiles, before)
-        (line,) = self.said("reload: replaced the certificate in ")
+        (line,) = self.logged("reload: replaced the certificate in ")
         self.assertIn("authenticate.server.pem", line)
         self.assertTrue(self.reload(configured))
-        self.assertEqual(len(self.said("reload: no certificate and no CRL is another one")), 1)
+        self.assertEqual(len(self.logged("reload: no certificate and no CRL is another one")), 1)
 
     def test_reloadRefused(self) -> None:
         """A reload with a mistake keeps what is in use, and says what is wrong."""
@@ -137,7 +127,7 @@ class ConfiguredTests(AgentTestCase):
         (self.folder / "ca.pem").write_text("half a ")
         self.assertFalse(self.reload(configured))
         self.assertIs(configured.profiles, before)
-        (line,) = self.said("reload refused")
+        (line,) = self.logged("reload refused")
         self.assertIn("stays in use", line)
         self.assertIn("ca.pem", line)
 
@@ -151,7 +141,7 @@ class ConfiguredTests(AgentTestCase):
         self.reactor.advance(SETTLE_SECONDS)
         self.reactor.settle()
         self.assertIsNot(configured.profiles, before)
-        self.assertEqual(len(self.said("change of files: replaced the certificate in ")), 1)
+        self.assertEqual(len(self.logged("change of files: replaced the certificate in ")), 1)
 
     def test_halfAChange(self) -> None:
         """A set that is written in halves is taken up when it is whole."""
@@ -163,7 +153,7 @@ class ConfiguredTests(AgentTestCase):
         self.reactor.advance(SETTLE_SECONDS)
         self.reactor.settle()
         self.assertIs(configured.profiles, before)
-        self.assertEqual(len(self.said("change of files refused")), 1)
+        self.assertEqual(len(self.logged("change of files refused")), 1)
         (self.folder / "authenticate.server.key").write_bytes(certificates.chained().keyPEM)
         self.reactor.settle()
         self.reactor.advance(LONGEST_SECONDS)
@@ -178,14 +168,14 @@ class ConfiguredTests(AgentTestCase):
         trust = Trust((str(self.folder / "ca.pem"),), (str(crls),))
         lab = Profile("profile.lab", Match(roles=(Role.SERVER,), names=("lab",)), trust)
         self.configured(lab)
-        self.assertEqual(self.said("of no CA"), [])
+        self.assertEqual(self.logged("of no CA"), [])
         for number in (1, 2):
             crl = certificates.otherAuthority().revocationList()
             (crls / f"other{number}.crl").write_bytes(pem(crl))
             self.reactor.settle()
             self.reactor.advance(SETTLE_SECONDS)
             self.reactor.settle()
-        self.assertEqual(len(self.said("other1.crl is of no CA")), 1)
+        self.assertEqual(len(self.logged("other1.crl is of no CA")), 1)
 
     def test_stoppedInMidReload(self) -> None:
         """What is stopped while it reads watches nothing afterwards."""
@@ -199,11 +189,11 @@ class ConfiguredTests(AgentTestCase):
         """What ends soon is said at the start and each day, until it is replaced."""
         self.now = certificates.NOW + timedelta(days=27)
         configured = self.configured()
-        first = len(self.said("ends in"))
+        first = len(self.logged("ends in"))
         self.assertGreater(first, 0)
         self.now += timedelta(days=1)
         self.reactor.advance(24 * 60 * 60)
-        self.assertEqual(len(self.said("ends in")), 2 * first)
+        self.assertEqual(len(self.logged("ends in")), 2 * first)
         configured.stop()
         self.reactor.advance(24 * 60 * 60)
-        self.assertEqual(len(self.said("ends in")), 2 * first)
+        self.assertEqual(len(self.logged("ends in")), 2 * first)

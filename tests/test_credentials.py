@@ -9,7 +9,6 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.authorisation import Access, parseRule
 from ktlsagent.config import AgentConfig
@@ -40,6 +39,7 @@ from ktlsagent.protocols.tickets import LIFETIME_SECONDS
 from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM
+from tests.support.folder import FolderTestCase
 from tests.support.tlspeers import pair
 
 ALL = frozenset(CIPHER_SUITES)
@@ -52,12 +52,12 @@ tags:
 """
 
 
-class _ProfilesTestCase(SynchronousTestCase):
+class _ProfilesTestCase(FolderTestCase):
     """Has a directory with good files, and a profile of each role that names them."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(os.path.join(self.directory, "tags.d"))
+        super().setUp()
+        os.mkdir(self.path("tags.d"))
         self.authority = certificates.authority()
         self.ca = self.write("ca.pem", self.authority.certificatePEM)
         server, client = certificates.server(), certificates.client()
@@ -73,35 +73,6 @@ class _ProfilesTestCase(SynchronousTestCase):
             Match(roles=(Role.CLIENT,)),
             Trust(stores=(self.ca,)),
             Own((self.writePair("client", client.own()),)),
-        )
-
-    def write(self, name: str, content: bytes, mode: int = 0o600) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @param mode: its mode.
-        @return: its path.
-        """
-        path = os.path.join(self.directory, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        os.chmod(path, mode)
-        return path
-
-    def writePair(self, name: str, own: OwnCertificate) -> CertificateFiles:
-        """
-        Write a certificate and its key.
-
-        @param name: the name of the files.
-        @param own: both.
-        @return: where they are.
-        """
-        pem = (crypto.dump_certificate(crypto.FILETYPE_PEM, one) for one in own.chain)
-        key = crypto.dump_privatekey(crypto.FILETYPE_PEM, own.key)
-        return CertificateFiles(
-            self.write(f"{name}.pem", b"".join(pem)), self.write(f"{name}.key", key)
         )
 
     def writeCRL(self, *revoked: certificates.Credentials, number: int = 1) -> str:

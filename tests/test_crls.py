@@ -10,7 +10,6 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.crls import RevocationList, addCRLs, readCRLs
 from ktlsagent.errors import Mistake
@@ -18,6 +17,7 @@ from ktlsagent.files import Files
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from tests.support import certificates
 from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority
+from tests.support.folder import FolderTestCase
 from tests.support.properties import patient
 
 REVOKED = 23
@@ -84,28 +84,14 @@ def _sequence(content: bytes) -> bytes:
     return b"\x30" + length + content
 
 
-class _CRLTestCase(SynchronousTestCase):
+class _CRLTestCase(FolderTestCase):
     """Has a directory, a CA, and a client that it revokes in some CRLs."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
+        super().setUp()
         self.files = Files()
         self.authority = certificates.authority()
         self.client = certificates.client()
-
-    def write(self, name: str, content: bytes) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @return: its path.
-        """
-        path = os.path.join(self.directory, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        return path
 
     def read(
         self,

@@ -6,10 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from ktlsagent.errors import Mistake
 from ktlsagent.files import Files, Named, readableByOthers
+from tests.support.folder import FolderTestCase
 
 NAMED = Named("authenticate.client", "x509.crl", "a file of words")
 NAMES = re.compile(r".*\.txt")
@@ -27,28 +26,12 @@ def words(data: bytes) -> Sequence[str]:
     return data.decode().split()
 
 
-class _DirectoryTestCase(SynchronousTestCase):
+class _DirectoryTestCase(FolderTestCase):
     """Has a directory."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
+        super().setUp()
         self.files = Files()
-
-    def write(self, name: str, content: bytes = b"", mode: int = 0o600) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @param mode: its mode.
-        @return: its path.
-        """
-        path = os.path.join(self.directory, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        os.chmod(path, mode)
-        return path
 
     def found(self) -> list[str]:
         """

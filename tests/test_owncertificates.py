@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from OpenSSL import crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import Mistake
 from ktlsagent.files import Files
 from ktlsagent.owncertificates import OwnFiles, readOwn
 from ktlsagent.profiles import CertificateFiles, Own
-from ktlsagent.protocols.context import OwnCertificate
 from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
+from tests.support.folder import FolderTestCase, block
 from tests.support.properties import patient
 from tests.test_crls import changes
-from tests.test_pem import block
 
 
 def pemOf(*made: x509.Certificate) -> bytes:
@@ -34,53 +31,15 @@ def pemOf(*made: x509.Certificate) -> bytes:
     return b"".join(one.public_bytes(PEM) for one in made)
 
 
-class _OwnTestCase(SynchronousTestCase):
+class _OwnTestCase(FolderTestCase):
     """Has a directory and a good certificate in it."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
+        super().setUp()
         self.files = Files()
         good = certificates.server()
         self.certificate = self.write("own.pem", good.certificatePEM)
         self.key = self.write("own.key", good.keyPEM)
-
-    def path(self, name: str) -> str:
-        """
-        Name a file.
-
-        @param name: its name.
-        @return: its path.
-        """
-        return os.path.join(self.directory, name)
-
-    def write(self, name: str, content: bytes, mode: int = 0o600) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @param mode: its mode.
-        @return: its path.
-        """
-        with open(self.path(name), "wb") as file:
-            file.write(content)
-        os.chmod(self.path(name), mode)
-        return self.path(name)
-
-    def writePair(self, name: str, own: OwnCertificate) -> CertificateFiles:
-        """
-        Write a certificate and its key.
-
-        @param name: the name of the files.
-        @param own: both.
-        @return: where they are.
-        """
-        pem = (crypto.dump_certificate(crypto.FILETYPE_PEM, one) for one in own.chain)
-        key = crypto.dump_privatekey(crypto.FILETYPE_PEM, own.key)
-        return CertificateFiles(
-            self.write(f"{name}.pem", b"".join(pem)), self.write(f"{name}.key", key)
-        )
 
     def read(
         self, *pairs: CertificateFiles, acceptExpired: bool = False, pin: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from binascii import b2a_base64
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,19 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent import pem
 from tests.support import certificates
+from tests.support.folder import block
 from tests.support.properties import patient
-
-
-def block(label: str, content: bytes) -> bytes:
-    """
-    Make a block of PEM.
-
-    @param label: its label.
-    @param content: what is in it.
-    @return: the block.
-    """
-    name = label.encode()
-    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, b2a_base64(content), name)
 
 
 class BlocksTests(SynchronousTestCase):

@@ -8,7 +8,6 @@ import ssl
 import struct
 
 from twisted.internet.defer import Deferred
-from twisted.logger import eventAsText
 
 from ktlsagent.config import AgentConfig
 from ktlsagent.stepqueue import STEPS_PER_LAP
@@ -56,15 +55,6 @@ class SchedulingTestCase(AgentTestCase):
         """
         return [event["peer"].rpartition(":")[0] for event in self.handshakes()]
 
-    def said(self, part: str) -> list[str]:
-        """
-        Find what was logged.
-
-        @param part: a part of the text.
-        @return: the texts with that part.
-        """
-        return [text for event in self.events if part in (text := eventAsText(event) or "")]
-
 
 class FairShareTests(SchedulingTestCase):
     """A peer that asks for much."""
@@ -90,7 +80,7 @@ class FairShareTests(SchedulingTestCase):
         modest, clients = self.storm(5, address=MODEST)
         self.run_(*clients)
         self.assertEqual([upcall.status for upcall in modest], [0] * 5)
-        (line,) = self.said("requests wait for their turn")
+        (line,) = self.logged("requests wait for their turn")
         self.assertIn("10 handshakes are in progress, of at most 40", line)
         self.reactor.turn(4.6)
         self.run_()
@@ -137,7 +127,7 @@ class BoundTests(SchedulingTestCase):
         self.assertEqual(agent.ledger.accepted, 20)
         self.run_(*clients)
         self.assertEqual({upcall.status for upcall in upcalls}, {0})
-        self.assertEqual(len(self.said("requests wait for their turn")), 1)
+        self.assertEqual(len(self.logged("requests wait for their turn")), 1)
 
     def test_heldBackIsNotInProgress(self) -> None:
         """An answer that is held back takes nobody's place."""

@@ -8,7 +8,6 @@ import resource
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import eventAsText
 from twisted.python.failure import Failure
 
 from ktlsagent.config import AgentConfig
@@ -21,27 +20,14 @@ from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import SERVERHELLO
 
 
-class ServiceTestCase(AgentTestCase):
-    """Tests that look at what the service says."""
-
-    def said(self, part: str) -> list[str]:
-        """
-        Find what was logged.
-
-        @param part: a part of the text.
-        @return: the texts with that part.
-        """
-        return [text for event in self.events if part in (text := eventAsText(event) or "")]
-
-
-class StartTests(ServiceTestCase):
+class StartTests(AgentTestCase):
     """Starting."""
 
     def test_saysThatItIsReady(self) -> None:
         """A start ends with one line: the version and the suites that the kernel takes."""
         self.kernelTLS.suites = frozenset({"TLS_AES_128_GCM_SHA256"})
         self.start()
-        (line,) = self.said("ready")
+        (line,) = self.logged("ready")
         self.assertIn("kTLS takes TLS_AES_128_GCM_SHA256", line)
         self.assertNotIn("CHACHA20", line)
         self.assertTrue(self.keyrings.created)
@@ -49,9 +35,9 @@ class StartTests(ServiceTestCase):
     def test_saysWhatIsConfigured(self) -> None:
         """The files of both roles and all notices are logged."""
         self.start(self.configuration(certificates.server(), notices=("a notice",)))
-        self.assertEqual(len(self.said("profile authenticate.")), 2)
-        self.assertEqual(len(self.said("certificates none")), 1)
-        self.assertEqual(len(self.said("a notice")), 1)
+        self.assertEqual(len(self.logged("profile authenticate.")), 2)
+        self.assertEqual(len(self.logged("certificates none")), 1)
+        self.assertEqual(len(self.logged("a notice")), 1)
 
     def test_takesWhatIsPending(self) -> None:
         """Requests that came before the agent are served."""
@@ -95,14 +81,14 @@ class StartTests(ServiceTestCase):
         other.join(self.kernel.groups["tlshd"])
         self.addCleanup(other.close)
         self.start()
-        (line,) = self.said("another handshake agent")
+        (line,) = self.logged("another handshake agent")
         self.assertIn(str(other.portId()), line)
 
     def test_restriction(self) -> None:
         """What cannot be done with keys is said at the start."""
         self.keyrings.limit = "not root: no NVMe"
         self.start()
-        self.assertEqual(len(self.said("not root: no NVMe")), 1)
+        self.assertEqual(len(self.logged("not root: no NVMe")), 1)
 
     def test_insideAnotherProgram(self) -> None:
         """The agent starts and stops with its parent."""
@@ -120,7 +106,7 @@ class StartTests(ServiceTestCase):
         self.assertFalse(agent.running)
 
 
-class DrainTests(ServiceTestCase):
+class DrainTests(AgentTestCase):
     """Taking requests."""
 
     def test_allAreTakenBeforeAnyWork(self) -> None:
@@ -142,7 +128,7 @@ class DrainTests(ServiceTestCase):
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
-        self.assertEqual(len(self.said("READY notifications were lost")), 1)
+        self.assertEqual(len(self.logged("READY notifications were lost")), 1)
 
     def test_strays(self) -> None:
         """A message that nobody asked for is dropped, so that it does not fill the buffer."""
@@ -150,7 +136,7 @@ class DrainTests(ServiceTestCase):
         command = next(opened for opened in self.kernel.sockets if not opened.joined)
         command.deliver(b"what is this")
         self.reactor.settle()
-        self.assertEqual(len(self.said("dropped 1 netlink messages")), 1)
+        self.assertEqual(len(self.logged("dropped 1 netlink messages")), 1)
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
@@ -167,7 +153,7 @@ class DrainTests(ServiceTestCase):
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual((lost.status, upcall.status), (errno.EIO, 0))
-        (line,) = self.said("could not hand a request over")
+        (line,) = self.logged("could not hand a request over")
         self.assertIn("EACCES (its keyring cannot be linked", line)
 
     def test_endlessRefusals(self) -> None:
@@ -183,7 +169,7 @@ class DrainTests(ServiceTestCase):
         self.kernel.filter = refuse
         self.kernel.announce()
         self.reactor.turn()
-        self.assertEqual(len(self.said("could not hand a request over")), 50)
+        self.assertEqual(len(self.logged("could not hand a request over")), 50)
         self.kernel.filter = list
         upcall, client = self.serve()
         self.run_(client)
@@ -201,7 +187,7 @@ class DrainTests(ServiceTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         self.assertEqual(len(self.kernel.pending), 1)
-        self.assertEqual(len(self.said("no request is accepted for now")), 1)
+        self.assertEqual(len(self.logged("no request is accepted for now")), 1)
         self.reactor.turn(0.1)
         self.run_(client)
         self.assertEqual(upcall.status, 0)
@@ -225,10 +211,10 @@ class DrainTests(ServiceTestCase):
         self.start(self.configuration(certificates.server(), debugLevel=1))
         _upcall, client = self.serve()
         self.run_(client)
-        self.assertEqual(len(self.said("accepted HandshakeRequest(")), 1)
+        self.assertEqual(len(self.logged("accepted HandshakeRequest(")), 1)
 
 
-class FatalTests(ServiceTestCase):
+class FatalTests(AgentTestCase):
     """What the agent cannot go on after."""
 
     def test_netlinkBreaks(self) -> None:
@@ -239,7 +225,7 @@ class FatalTests(ServiceTestCase):
         self.kernel.announce()
         self.run_()
         self.assertEqual(len(fatal), 1)
-        self.assertEqual(len(self.said("cannot go on")), 1)
+        self.assertEqual(len(self.logged("cannot go on")), 1)
 
     def test_privilegeIsLost(self) -> None:
         """An agent that may not accept any more is fatal; without a handler it is logged."""
@@ -247,7 +233,7 @@ class FatalTests(ServiceTestCase):
         self.kernel.privileged = False
         self.kernel.announce()
         self.run_()
-        self.assertEqual(len(self.said("cannot go on")), 1)
+        self.assertEqual(len(self.logged("cannot go on")), 1)
 
     def test_reactorIsDeaf(self) -> None:
         """A reactor that drops the socket of READY is a bug and fatal."""
@@ -260,7 +246,7 @@ class FatalTests(ServiceTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
 
-class ReloadTests(ServiceTestCase):
+class ReloadTests(AgentTestCase):
     """SIGHUP."""
 
     def test_newCertificate(self) -> None:
@@ -284,7 +270,7 @@ class ReloadTests(ServiceTestCase):
         done = Deferred.fromCoroutine(agent.reload())
         self.reactor.settle()
         self.assertFalse(self.successResultOf(done))
-        (line,) = self.said("reload refused")
+        (line,) = self.logged("reload refused")
         self.assertIn("0644", line)
         upcall, client = self.serve()
         self.run_(client)
@@ -302,14 +288,14 @@ class ReloadTests(ServiceTestCase):
         self.assertEqual(upcall.status, 0)
 
 
-class StopTests(ServiceTestCase):
+class StopTests(AgentTestCase):
     """SIGTERM."""
 
     def test_atRest(self) -> None:
         """An idle agent stops at once and shows its books."""
         agent = self.start()
         self.successResultOf(self.stop(agent))
-        (line,) = self.said("stopped:")
+        (line,) = self.logged("stopped:")
         self.assertIn("accepted=0 answered=0 in-flight=0 descriptors=0 timers=0 key-links=0", line)
         self.assertEqual(self.kernel.sockets, [])
         self.assertEqual(self.reactor.readers, [])
@@ -326,7 +312,7 @@ class StopTests(ServiceTestCase):
         self.run_(client)
         self.successResultOf(stopped)
         self.assertEqual((upcall.status, late.status), (0, None))
-        self.assertEqual(len(self.said("1 requests are still in flight")), 1)
+        self.assertEqual(len(self.logged("1 requests are still in flight")), 1)
 
     def test_aSilentPeerDoesNotHoldItUp(self) -> None:
         """The last request ends by its deadline, and the agent with it."""

@@ -14,13 +14,13 @@ from typing import Any
 from cryptography.hazmat.bindings import _rust
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent import tokenload
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
 from ktlsagent.tokenload import PIN_REFUSED, load
 from ktlsagent.tokens import PKCS11, TPM, TokenKey
 from tests.support import certificates
+from tests.support.folder import FolderTestCase
 
 PRESENT = Path(str(_rust.__file__)).stem
 """A module that is in this process, as a provider's would be: cryptography's own."""
@@ -41,27 +41,12 @@ def encrypted() -> bytes:
     )
 
 
-class LoadTestCase(SynchronousTestCase):
+class LoadTestCase(FolderTestCase):
     """Has keys and PINs."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
+        super().setUp()
         self.patch(os, "environ", {**os.environ, "OPENSSL_CONF": "/nowhere/openssl.cnf"})
-
-    def write(self, name: str, content: bytes) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @return: its path.
-        """
-        path = os.path.join(self.directory, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        os.chmod(path, 0o600)
-        return path
 
     def key(self, provider: str, pin: bytes | None = PIN, data: bytes | None = None) -> TokenKey:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from binascii import a2b_base64, b2a_base64
+from binascii import a2b_base64
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,21 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent import pem
 from ktlsagent.tokens import PKCS11, TPM, TokenKey
 from tests.support import certificates
+from tests.support.folder import block
 from tests.support.properties import patient
 
 URI = "pkcs11:token=lab;object=server;type=private"
-
-
-def block(label: str, content: bytes = b"something") -> bytes:
-    """
-    Make a block of PEM.
-
-    @param label: its label.
-    @param content: what is in it.
-    @return: the block.
-    """
-    name = label.encode()
-    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, b2a_base64(content), name)
 
 
 def uriIn(key: TokenKey) -> str:

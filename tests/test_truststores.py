@@ -6,37 +6,23 @@ import os
 from collections.abc import Sequence
 
 from OpenSSL import crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.files import Files
 from ktlsagent.profiles import SYSTEM
 from ktlsagent.truststores import Anchors, readAnchors
 from tests.support import certificates
 from tests.support.certificates import DER, PEM
+from tests.support.folder import FolderTestCase
 
 
-class ReadAnchorsTests(SynchronousTestCase):
+class ReadAnchorsTests(FolderTestCase):
     """Where trust anchors come from."""
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
+        super().setUp()
         self.files = Files()
         self.one = certificates.authority().certificate
         self.other = certificates.otherAuthority().certificate
-
-    def write(self, name: str, content: bytes) -> str:
-        """
-        Write a file.
-
-        @param name: its name.
-        @param content: its content.
-        @return: its path.
-        """
-        path = os.path.join(self.directory, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        return path
 
     def read(self, *stores: str, system: Sequence[str] = ()) -> dict[str, list[bytes]]:
         """

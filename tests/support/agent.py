@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.config import AgentConfig
@@ -366,6 +366,15 @@ class AgentTestCase(SynchronousTestCase):
         @return: the events, in their order.
         """
         return [event for event in self.events if "outcome" in event]
+
+    def logged(self, part: str) -> list[str]:
+        """
+        Find what was logged.
+
+        @param part: a part of the text.
+        @return: the texts with that part.
+        """
+        return [text for event in self.events if part in (text := eventAsText(event) or "")]
 
     def stop(self, agent: AgentService) -> Deferred[None]:
         """

@@ -13,7 +13,15 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=["ktlsagent", "ktlsagent.protocols", "twisted.plugins"],
+    packages=[
+        "ktlsagent",
+        "ktlsagent.config",
+        "ktlsagent.credentials",
+        "ktlsagent.peers",
+        "ktlsagent.processes",
+        "ktlsagent.protocols",
+        "twisted.plugins",
+    ],
     package_data={"ktlsagent": ["py.typed"], "twisted": ["plugins/ktlsagent_plugin.py"]},
     install_requires=[
         "Twisted>=24.11",

@@ -19,14 +19,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent.config import AgentConfig
-from ktlsagent.contexts import ProfileSet
-from ktlsagent.credentials import loadProfiles
+from ktlsagent.credentials.contexts import ProfileSet
+from ktlsagent.credentials.expiry import warnings
+from ktlsagent.credentials.inventory import delta
+from ktlsagent.credentials.latecontexts import Tokens
+from ktlsagent.credentials.loading import loadProfiles
 from ktlsagent.errors import ConfigError
-from ktlsagent.expiry import warnings
 from ktlsagent.fairness import Bounds, boundsFor
 from ktlsagent.interfaces import IAgentReactor
-from ktlsagent.inventory import delta
-from ktlsagent.latecontexts import Tokens
 from ktlsagent.namespace import namespaceNames
 from ktlsagent.watch import FileWatch
 
@@ -181,9 +181,9 @@ class Configured:
         profiles = loadProfiles(config, self._suites)
         if not self._following:
             self._watch.watch(profiles.paths)
-        if profiles.paths != self.profiles.paths:
-            # Some were not watched while they were read.
-            profiles = loadProfiles(config, self._suites)
+            if profiles.paths != self.profiles.paths:
+                # Some were not watched while they were read.
+                profiles = loadProfiles(config, self._suites)
         changes = delta(self.profiles.inventory, profiles.inventory)
         return config, profiles, namespaceNames(), changes
 

@@ -14,11 +14,12 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from ktlsagent import profiles
-from ktlsagent.authorisation import judgeAccess
-from ktlsagent.contexts import ProfileContexts, ProfileSet
+from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
 from ktlsagent.errors import KeyUnusable, PeerRejected, RequestRefused, RequestUnsupported
-from ktlsagent.names import ReferenceName, judgeName, referenceName
-from ktlsagent.peerrules import judgeChain
+from ktlsagent.peers.authorisation import judgeAccess
+from ktlsagent.peers.names import ReferenceName, judgeName, referenceName
+from ktlsagent.peers.peerrules import judgeChain
+from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Asked, Endpoint
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.engine import Judge, TLSParameters
@@ -26,7 +27,6 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
-from ktlsagent.tags import TagSet
 
 SERVER_SECONDS = 5.0
 """How long nfsd waits for its agent (C{SVC_HANDSHAKE_TO}, C{net/sunrpc/svcsock.c})."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeVar
 
-from ktlsagent.authorisation import Access
-from ktlsagent.patterns import matchesPattern
+from ktlsagent.peers.authorisation import Access
+from ktlsagent.peers.patterns import matchesPattern
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.session import Demand, Role

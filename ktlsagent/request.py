@@ -34,12 +34,12 @@ from twisted.python.failure import Failure
 
 from ktlsagent import policy
 from ktlsagent.configured import Configured
-from ktlsagent.contexts import ProfileContexts
+from ktlsagent.credentials.contexts import ProfileContexts
+from ktlsagent.credentials.latecontexts import LateContexts, Tokens
 from ktlsagent.errors import DeadlineExpired, NetlinkError, TokenFailed, statusOf
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.keys import RequestKeys
-from ktlsagent.latecontexts import LateContexts, Tokens
 from ktlsagent.ledger import Ledger
 from ktlsagent.policy import Served
 from ktlsagent.profiles import Endpoint

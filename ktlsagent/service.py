@@ -18,6 +18,7 @@ from zope.interface import implementer
 from ktlsagent import __version__
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
+from ktlsagent.credentials.latecontexts import Tokens
 from ktlsagent.errors import (
     AgentError,
     MalformedRequest,
@@ -28,7 +29,6 @@ from ktlsagent.errors import (
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS, IKeyrings
 from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
-from ktlsagent.latecontexts import Tokens
 from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -141,7 +141,6 @@ class AgentService(Service):
             StepQueue(reactor, lambda: self._configured.bounds),
         )
         self._seldom = Seldom(reactor, self.log)
-        self._suites: frozenset[str] = frozenset()
         self._readers: list[_SocketReader] = []
         self._drainingAgain = False
         self._idle: list[Deferred[None]] = []
@@ -161,8 +160,8 @@ class AgentService(Service):
         self._keyrings.createProcessKeyring()
         self._kernel.open()
         try:
-            self._suites = self._kernelTLS.probe()
-            self._configured.load(self._suites)
+            suites = self._kernelTLS.probe()
+            self._configured.load(suites)
             self._kernel.listen()
             self._drain()
         except NetlinkError as error:
@@ -181,7 +180,7 @@ class AgentService(Service):
             self._reactor.addReader(reader)
         self._configured.start()
         if not self._following:
-            sayReady(self.log, self._kernel, self._keyrings, self._suites)
+            sayReady(self.log, self._kernel, self._keyrings, suites)
         if self._up is not None:
             self._up()
 

@@ -29,8 +29,8 @@ from ktlsagent.config import AgentConfig, loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
-from ktlsagent.workers import WorkersService
 
 lean.settle()
 

@@ -20,14 +20,9 @@ PRIVILEGED = [] if os.geteuid() == 0 else ["sudo"]
 OLDEST = str(ROOT / ".venv-oldest" / "bin" / "python")
 SOURCES = ("ktlsagent", "tests", "twisted", "setup.py")
 PURE = (
-    "ktlsagent/protocols/*,ktlsagent/policy.py,ktlsagent/keyfile.py,ktlsagent/config.py,"
-    "ktlsagent/keys.py,ktlsagent/names.py,ktlsagent/patterns.py,ktlsagent/profiles.py,"
-    "ktlsagent/peerrules.py,"
-    "ktlsagent/presented.py,ktlsagent/rules.py,ktlsagent/authorisation.py,"
-    "ktlsagent/configvalues.py,ktlsagent/configplaces.py,ktlsagent/configpeers.py,"
-    "ktlsagent/configkeys.py,ktlsagent/configprofiles.py,ktlsagent/contexts.py,"
-    "ktlsagent/certificatetexts.py,ktlsagent/tagfilters.py,ktlsagent/tagfiles.py,"
-    "ktlsagent/tags.py"
+    "ktlsagent/config/*,ktlsagent/peers/*,ktlsagent/protocols/*,"
+    "ktlsagent/credentials/contexts.py,ktlsagent/keys.py,ktlsagent/policy.py,"
+    "ktlsagent/profiles.py"
 )
 
 COVERAGE = 95

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.authorisation}."""
+"""Tests for L{ktlsagent.peers.authorisation}."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import Access, judgeAccess, parseRule
 from ktlsagent.errors import PeerRejected
+from ktlsagent.peers.authorisation import Access, judgeAccess, parseRule
 from tests.support import certificates
 from tests.support.properties import patient
 from tests.support.unreadable import unreadableNames, withIssuer, withNames, withSubject

@@ -1,5 +1,5 @@
 """
-Tests for L{ktlsagent.certificatetexts}.  What GnuTLS makes of these certificates was
+Tests for L{ktlsagent.peers.certificatetexts}.  What GnuTLS makes of these certificates was
 asked of C{gnutls_x509_crt_get_dn3}, C{gnutls_x509_crt_get_serial} and
 C{gnutls_sign_get_name} of GnuTLS 3.7.9; only the names of ML-DSA are newer.
 """
@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.certificatetexts import (
+from ktlsagent.peers.certificatetexts import (
     algorithmsOf,
     fingerprintsOf,
     nameTexts,
     serialNumberOf,
     versionOf,
 )
-from ktlsagent.presented import unescaped
+from ktlsagent.peers.presented import unescaped
 from tests.support.anycertificate import anyBuilder, anyCertificate
 from tests.support.properties import patient
 

@@ -1,12 +1,12 @@
-"""Tests for L{ktlsagent.channel}."""
+"""Tests for L{ktlsagent.processes.channel}."""
 
 from __future__ import annotations
 
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.channel import Channel, decodeConfig, encodeConfig
 from ktlsagent.config import AgentConfig, parseConfig
+from ktlsagent.processes.channel import Channel, decodeConfig, encodeConfig
 
 _EVERYTHING = """
 [ktlsagent]

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.config import AgentConfig, loadConfig, parseConfig
-from ktlsagent.configkeys import KEY_ROLES, MATCH_KEYS, ROLE_KEYS
+from ktlsagent.config.keys import KEY_ROLES, MATCH_KEYS, ROLE_KEYS
 from ktlsagent.errors import ConfigError
 from ktlsagent.profiles import CertificateFiles
 from ktlsagent.protocols.session import Role

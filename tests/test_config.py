@@ -18,7 +18,7 @@ from ktlsagent.config import (
     loadConfig,
     parseConfig,
 )
-from ktlsagent.configkeys import GROUPS, PROFILE_KEYS
+from ktlsagent.config.keys import GROUPS, PROFILE_KEYS
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.profiles import CertificateFiles, Match, Own, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.configkeys}."""
+"""Tests for L{ktlsagent.config.keys}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import fields
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import Access
-from ktlsagent.configkeys import (
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.keys import (
     ACCESS_KEYS,
     GROUPS,
     HANDSHAKE_KEYS,
@@ -25,7 +25,7 @@ from ktlsagent.configkeys import (
     Key,
 )
 from ktlsagent.errors import ConfigError
-from ktlsagent.keyfile import Entry
+from ktlsagent.peers.authorisation import Access
 from ktlsagent.profiles import CRLScope, Handshake, Match, Own, Tolerated, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode

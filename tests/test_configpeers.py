@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.configpeers}."""
+"""Tests for L{ktlsagent.config.peers}."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import ipaddress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktlsagent.authorisation import parseRule
-from ktlsagent.configpeers import readNetworks, readPins, readPorts, readRules, readTags
-from ktlsagent.keyfile import Entry
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.peers import readNetworks, readPins, readPorts, readRules, readTags
+from ktlsagent.peers.authorisation import parseRule
 from tests.test_configvalues import ReaderTestCase
 
 DIGEST = bytes(range(32))

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.configplaces}."""
+"""Tests for L{ktlsagent.config.places}."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktlsagent.configplaces import readKeys, readPath, readPaths, readPIN, readStores
+from ktlsagent.config.places import readKeys, readPath, readPaths, readPIN, readStores
 from ktlsagent.errors import ConfigError
 from tests.test_configvalues import ReaderTestCase
 

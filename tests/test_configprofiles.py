@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.configprofiles}."""
+"""Tests for L{ktlsagent.config.profiles}."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import Access, parseRule
 from ktlsagent.config import DEFAULT_PROFILES, parseConfig
-from ktlsagent.configkeys import MATCH_KEYS
-from ktlsagent.configprofiles import defaultSection
+from ktlsagent.config.keys import MATCH_KEYS
+from ktlsagent.config.profiles import defaultSection
 from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.profiles import (
     CertificateFiles,
     CRLScope,

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
 from ktlsagent.configured import Configured
+from ktlsagent.credentials.latecontexts import Tokens
 from ktlsagent.errors import ConfigError
-from ktlsagent.latecontexts import Tokens
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import Role

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.configvalues}."""
+"""Tests for L{ktlsagent.config.values}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.configvalues import (
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.values import (
     readBound,
     readChoice,
     readChoices,
@@ -16,7 +17,6 @@ from ktlsagent.configvalues import (
     suggest,
 )
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.keyfile import Entry
 
 
 class ReaderTestCase(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.crls}."""
+"""Tests for L{ktlsagent.credentials.crls}."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import crypto
 
-from ktlsagent.crls import RevocationList, addCRLs, readCRLs
+from ktlsagent.credentials.crls import RevocationList, addCRLs, readCRLs
+from ktlsagent.credentials.files import Files
 from ktlsagent.errors import Mistake
-from ktlsagent.files import Files
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from tests.support import certificates
 from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.expiry}."""
+"""Tests for L{ktlsagent.credentials.expiry}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.expiry import Expiry, warnings
+from ktlsagent.credentials.expiry import Expiry, warnings
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

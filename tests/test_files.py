@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.files}."""
+"""Tests for L{ktlsagent.credentials.files}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from ktlsagent.credentials.files import Files, Named, readableByOthers
 from ktlsagent.errors import Mistake
-from ktlsagent.files import Files, Named, readableByOthers
 from tests.support.folder import FolderTestCase
 
 NAMED = Named("authenticate.client", "x509.crl", "a file of words")

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.inventory}."""
+"""Tests for L{ktlsagent.credentials.inventory}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.inventory import Inventory, Revocations, delta
+from ktlsagent.credentials.inventory import Inventory, Revocations, delta
 from tests.support import certificates
 
 MADE = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

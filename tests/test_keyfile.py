@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.keyfile}."""
+"""Tests for L{ktlsagent.config.keyfile}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.config.keyfile import (
+    Entry,
+    hasPIN,
+    parseKeyFile,
+    quote,
+    splitList,
+    unescape,
+    wholeNumber,
+)
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.keyfile import Entry, hasPIN, parseKeyFile, quote, splitList, unescape, wholeNumber
 
 BASE64 = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg="
 

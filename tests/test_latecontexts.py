@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.latecontexts}."""
+"""Tests for L{ktlsagent.credentials.latecontexts}."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublish
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.credentials.latecontexts import LateContexts, Tokens
+from ktlsagent.credentials.tokenload import PIN_REFUSED
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import DeadlineExpired, KeyUnusable, TokenFailed
-from ktlsagent.latecontexts import LateContexts, Tokens
-from ktlsagent.tokenload import PIN_REFUSED
-from ktlsagent.tokens import TokenKey
 from tests.support.reactor import HeldThreadPool, TurnReactor
 
 RSA = TokenKey("/etc/rsa.pem", "tpm2", b"rsa")

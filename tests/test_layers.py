@@ -34,50 +34,76 @@ PURE = {
 
 LAYERS: dict[str, str] = {
     "errors": "",
-    "expiry": "",
-    "pem": "",
-    "inventory": "protocols",
-    "files": "errors",
-    "tokens": "pem",
-    "pins": "errors files",
-    "truststores": "expiry files pem profiles protocols",
-    "crls": "expiry files inventory pem profiles protocols",
-    "owncertificates": "expiry files pem profiles protocols tokens",
+    "credentials.expiry": "",
+    "credentials.pem": "",
+    "credentials.inventory": "protocols",
+    "credentials.files": "errors",
+    "credentials.tokens": "credentials.pem",
+    "credentials.pins": "credentials.files errors",
+    "credentials.truststores": (
+        "credentials.expiry credentials.files credentials.pem profiles protocols"
+    ),
+    "credentials.crls": (
+        "credentials.expiry credentials.files credentials.inventory credentials.pem profiles "
+        "protocols"
+    ),
+    "credentials.owncertificates": (
+        "credentials.expiry credentials.files credentials.pem credentials.tokens profiles protocols"
+    ),
     "__init__": "",
     "ledger": "",
     "fairness": "",
     "seldom": "",
     "stepqueue": "errors fairness seldom",
-    "patterns": "",
-    "presented": "errors protocols",
-    "rules": "patterns presented",
-    "authorisation": "errors presented rules",
-    "profiles": "authorisation patterns protocols",
-    "keyfile": "errors",
-    "configvalues": "errors keyfile",
-    "configplaces": "configvalues keyfile",
-    "certificatetexts": "presented",
-    "tagfilters": "certificatetexts configvalues keyfile patterns presented rules",
-    "tagfiles": "configvalues errors keyfile tagfilters",
-    "tags": "errors tagfiles tagfilters",
-    "configpeers": "authorisation configvalues keyfile profiles",
-    "configkeys": "configpeers configplaces configvalues errors keyfile profiles protocols",
-    "configprofiles": "authorisation configkeys errors keyfile profiles protocols",
+    "peers.patterns": "",
+    "peers.presented": "errors protocols",
+    "peers.rules": "peers.patterns peers.presented",
+    "peers.authorisation": "errors peers.presented peers.rules",
+    "profiles": "peers.authorisation peers.patterns protocols",
+    "config.keyfile": "errors",
+    "config.values": "config.keyfile errors",
+    "config.places": "config.keyfile config.values",
+    "peers.certificatetexts": "peers.presented",
+    "peers.tagfilters": (
+        "config.keyfile config.values peers.certificatetexts peers.patterns peers.presented "
+        "peers.rules"
+    ),
+    "peers.tagfiles": "config.keyfile config.values errors peers.tagfilters",
+    "peers.tags": "errors peers.tagfiles peers.tagfilters",
+    "config.peers": "config.keyfile config.values peers.authorisation profiles",
+    "config.keys": (
+        "config.keyfile config.peers config.places config.values errors profiles protocols"
+    ),
+    "config.profiles": "config.keyfile config.keys errors peers.authorisation profiles protocols",
     "config": (
-        "configkeys configplaces configprofiles configvalues errors keyfile profiles protocols"
+        "config.keyfile config.keys config.places config.profiles config.values errors "
+        "profiles protocols"
     ),
     "interfaces": "protocols",
-    "threadsteps": "errors interfaces",
-    "tokenload": "errors pins protocols tokens",
-    "latecontexts": "errors interfaces pins protocols threadsteps tokenload tokens",
-    "names": "errors protocols",
-    "peerrules": "errors profiles protocols",
-    "contexts": "expiry inventory latecontexts profiles protocols tags",
-    "policy": "authorisation contexts errors names peerrules profiles protocols tags",
-    "parts": "contexts latecontexts owncertificates profiles protocols tokens",
-    "credentials": (
-        "authorisation config contexts crls errors expiry files inventory owncertificates parts "
-        "profiles protocols tags truststores"
+    "credentials.threadsteps": "errors interfaces",
+    "credentials.tokenload": "credentials.pins credentials.tokens errors protocols",
+    "credentials.latecontexts": (
+        "credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
+        "errors interfaces protocols"
+    ),
+    "peers.names": "errors protocols",
+    "peers.peerrules": "errors profiles protocols",
+    "credentials.contexts": (
+        "credentials.expiry credentials.inventory credentials.latecontexts peers.tags "
+        "profiles protocols"
+    ),
+    "policy": (
+        "credentials.contexts errors peers.authorisation peers.names peers.peerrules "
+        "peers.tags profiles protocols"
+    ),
+    "credentials.parts": (
+        "credentials.contexts credentials.latecontexts credentials.owncertificates "
+        "credentials.tokens profiles protocols"
+    ),
+    "credentials.loading": (
+        "config credentials.contexts credentials.crls credentials.expiry credentials.files "
+        "credentials.inventory credentials.owncertificates credentials.parts "
+        "credentials.truststores errors peers.authorisation peers.tags profiles protocols"
     ),
     "keys": "errors interfaces protocols",
     "keyrings": "errors interfaces ledger",
@@ -89,29 +115,34 @@ LAYERS: dict[str, str] = {
     "report": "errors policy profiles protocols",
     "namespace": "",
     "configured": (
-        "config contexts credentials errors expiry fairness interfaces inventory latecontexts "
-        "namespace watch"
+        "config credentials.contexts credentials.expiry credentials.inventory "
+        "credentials.latecontexts credentials.loading errors fairness interfaces namespace "
+        "watch"
     ),
     "request": (
-        "configured contexts errors interfaces keyrings keys latecontexts ledger policy profiles "
-        "protocols report sockets stepqueue"
+        "configured credentials.contexts credentials.latecontexts errors interfaces keyrings "
+        "keys ledger policy profiles protocols report sockets stepqueue"
     ),
     "service": (
-        "__init__ config configured errors interfaces keyrings ktls latecontexts ledger netlink "
-        "protocols request seldom stepqueue"
+        "__init__ config configured credentials.latecontexts errors interfaces keyrings ktls "
+        "ledger netlink protocols request seldom stepqueue"
     ),
     "watch": "interfaces notify",
     "lean": "",
     "readysocket": "",
-    "template": "lean",
-    "channel": "config",
-    "worker": "channel config errors lean netlink service",
-    "workers": (
-        "channel config configured errors interfaces keyrings ktls netlink service template worker"
+    "processes.template": "lean",
+    "processes.channel": "config",
+    "processes.worker": "config errors lean netlink processes.channel service",
+    "processes.workers": (
+        "config configured errors interfaces keyrings ktls netlink processes.channel "
+        "processes.template processes.worker service"
     ),
-    "tap": "__init__ config errors interfaces lean netlink readysocket service workers",
+    "tap": "__init__ config errors interfaces lean netlink processes.workers readysocket service",
 }
 """What each module of the package may import from the package."""
+
+BARE = {"credentials", "peers", "processes"}
+"""The packages that have nothing in them but modules."""
 
 FILES_IN_MEMORY = {"openssl"}
 """Modules of C{PURE} that may use C{os}, for files that are nowhere but in memory."""
@@ -120,8 +151,8 @@ SYSTEM_CALLS = {
     "sockets",
     "netlinksocket",
     "readysocket",
-    "template",
-    "worker",
+    "processes.template",
+    "processes.worker",
     "ktls",
     "keyrings",
 }
@@ -149,21 +180,39 @@ def importedModules(path: Path) -> set[str]:
     return names
 
 
+def modules() -> dict[str, Path]:
+    """
+    List the modules outside C{protocols}.
+
+    @return: their files by their names below the package, C{__init__} for itself.
+    """
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts if parts == ("__init__",) else [p for p in parts if p != "__init__"])
+        if parts[0] != "protocols" and name not in BARE:
+            found[name] = path
+    return found
+
+
 def ours(names: set[str]) -> set[str]:
     """
     Say which of our modules are among some names.
 
     @param names: full names.
-    @return: first components below the package, C{__init__} for itself.
+    @return: the modules' names as in L{LAYERS}.
     """
+    known = {*modules(), "protocols"}
     found = set()
     for name in names:
         if name == "ktlsagent.__version__":
             found.add("__init__")
         elif name.startswith("ktlsagent."):
-            part = name.split(".")[1]
-            if (PACKAGE / f"{part}.py").exists() or (PACKAGE / part).is_dir():
-                found.add(part)
+            parts = name.split(".")[1:]
+            if parts[0] == "protocols":
+                found.add("protocols")
+            elif ".".join(parts) in known:
+                found.add(".".join(parts))
     return found
 
 
@@ -172,14 +221,13 @@ class LayerTests(SynchronousTestCase):
 
     def test_everyModuleHasItsPlace(self) -> None:
         """Every module of the package is in the table."""
-        modules = {path.stem for path in PACKAGE.glob("*.py")}
-        self.assertEqual(modules, set(LAYERS))
+        self.assertEqual(set(modules()), set(LAYERS))
 
     def test_modulesImportOnlyWhatIsBelowThem(self) -> None:
         """A module imports no module of the package that the table does not give it."""
-        for module, allowed in LAYERS.items():
-            found = ours(importedModules(PACKAGE / f"{module}.py"))
-            self.assertEqual(found - set(allowed.split()), set(), f"imports of {module}")
+        for module, path in modules().items():
+            found = ours(importedModules(path))
+            self.assertEqual(found - set(LAYERS[module].split()), set(), f"imports of {module}")
 
     def test_theTableHasNoCycle(self) -> None:
         """The table itself can be put into an order."""
@@ -197,8 +245,8 @@ class LayerTests(SynchronousTestCase):
 
     def test_thePurePartIsPure(self) -> None:
         """The pure modules import neither Twisted nor what makes system calls."""
-        modules = {path.stem for path in (PACKAGE / "protocols").glob("*.py")}
-        self.assertEqual(modules - {"__init__", "handshake"}, PURE)
+        found = {path.stem for path in (PACKAGE / "protocols").glob("*.py")}
+        self.assertEqual(found - {"__init__", "handshake"}, PURE)
         forbidden = {"twisted", "socket", "os", "select", "asyncio", "threading", "keyutils"}
         for module in sorted(PURE):
             names = importedModules(PACKAGE / "protocols" / f"{module}.py")
@@ -208,10 +256,10 @@ class LayerTests(SynchronousTestCase):
 
     def test_onlySomeModulesTouchSocketsAndKeys(self) -> None:
         """System calls on sockets and keys are in a few modules."""
-        for path in PACKAGE.glob("*.py"):
+        for module, path in modules().items():
             roots = {name.split(".")[0] for name in importedModules(path)}
-            if path.stem not in SYSTEM_CALLS | SOCKET_TYPE_ONLY:
-                self.assertEqual(roots & {"socket", "keyutils", "fcntl"}, set(), path.stem)
+            if module not in SYSTEM_CALLS | SOCKET_TYPE_ONLY:
+                self.assertEqual(roots & {"socket", "keyutils", "fcntl"}, set(), module)
 
     def test_onlyProgramsImportTheReactor(self) -> None:
         """The reactor is a parameter everywhere else."""

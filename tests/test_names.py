@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.names}."""
+"""Tests for L{ktlsagent.peers.names}."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import PeerRejected, RequestRefused
-from ktlsagent.names import ReferenceName, judgeName, presentedNames, referenceName
+from ktlsagent.peers.names import ReferenceName, judgeName, presentedNames, referenceName
 from tests.support import certificates
 from tests.support.properties import patient
 

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.owncertificates}."""
+"""Tests for L{ktlsagent.credentials.owncertificates}."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from OpenSSL import crypto
 
+from ktlsagent.credentials.files import Files
+from ktlsagent.credentials.owncertificates import OwnFiles, readOwn
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import Mistake
-from ktlsagent.files import Files
-from ktlsagent.owncertificates import OwnFiles, readOwn
 from ktlsagent.profiles import CertificateFiles, Own
-from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
 from tests.support.folder import FolderTestCase, block

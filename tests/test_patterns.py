@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.patterns}."""
+"""Tests for L{ktlsagent.peers.patterns}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.patterns import expression, matchesPattern
+from ktlsagent.peers.patterns import expression, matchesPattern
 from tests.support.properties import patient
 
 ALPHABET = "ab.*?\n"

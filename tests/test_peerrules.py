@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.peerrules}, on plain certificates, and then in handshakes."""
+"""Tests for L{ktlsagent.peers.peerrules}, on plain certificates, and then in handshakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import HandshakeError, PeerRejected
-from ktlsagent.peerrules import judgeChain, pinOf
+from ktlsagent.peers.peerrules import judgeChain, pinOf
 from ktlsagent.profiles import Trust
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext

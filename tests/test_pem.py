@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.pem}."""
+"""Tests for L{ktlsagent.credentials.pem}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent import pem
+from ktlsagent.credentials import pem
 from tests.support import certificates
 from tests.support.folder import block
 from tests.support.properties import patient

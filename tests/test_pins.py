@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.pins}."""
+"""Tests for L{ktlsagent.credentials.pins}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.credentials.pins import LOCKED, pinState, readPIN
 from ktlsagent.errors import KeyUnusable
-from ktlsagent.pins import LOCKED, pinState, readPIN
 
 
 class PINTestCase(SynchronousTestCase):

@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import Access, parseRule
-from ktlsagent.contexts import ProfileContexts, ProfileSet
+from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
 from ktlsagent.errors import KeyUnusable, RequestRefused, RequestUnsupported
 from ktlsagent.keys import RequestKeys
-from ktlsagent.names import referenceName
+from ktlsagent.peers.authorisation import Access, parseRule
+from ktlsagent.peers.names import referenceName
+from ktlsagent.peers.tags import TagSet, loadTags
 from ktlsagent.policy import (
     CLIENT_SECONDS,
     MARGIN_SECONDS,
@@ -46,7 +47,6 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
-from ktlsagent.tags import TagSet, loadTags
 from tests.support import certificates
 from tests.support.certificates import Credentials
 from tests.support.fakekeyrings import FakeKeyrings

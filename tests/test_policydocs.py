@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import judgeAccess
 from ktlsagent.config import TAG_DIRECTORY, AgentConfig, parseConfig
-from ktlsagent.configkeys import (
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.keys import (
     ACCESS_KEYS,
     HANDSHAKE_KEYS,
     MATCH_KEYS,
@@ -31,7 +31,7 @@ from ktlsagent.configkeys import (
     TRUST_KEYS,
 )
 from ktlsagent.errors import ConfigError
-from ktlsagent.keyfile import Entry
+from ktlsagent.peers.authorisation import judgeAccess
 from ktlsagent.profiles import Asked, Endpoint, Profile, choose
 from tests.support.certificates import DAY, NOW
 

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.presented}."""
+"""Tests for L{ktlsagent.peers.presented}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.presented import (
+from ktlsagent.peers.presented import (
     Names,
     Presented,
     Unreadable,

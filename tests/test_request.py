@@ -19,15 +19,15 @@ from twisted.logger import LogEvent, eventAsText
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.authorisation import Access, parseRule
 from ktlsagent.config import AgentConfig
+from ktlsagent.credentials.latecontexts import Tokens
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import SessionUnusable, TokenFailed
-from ktlsagent.latecontexts import Tokens
+from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.policy import PEER_AUTHENTICATED
 from ktlsagent.profiles import Match, Trust
 from ktlsagent.protocols.cryptoinfo import packCryptoInfo
 from ktlsagent.protocols.session import Role
-from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.agent import (
     AgentTestCase,

@@ -12,8 +12,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.logger import eventAsText
 
-from ktlsagent.authorisation import Access
 from ktlsagent.config import AgentConfig
+from ktlsagent.peers.authorisation import Access
 from ktlsagent.policy import PEER_AUTHENTICATED
 from ktlsagent.profiles import Handshake, Match, Profile, Trust
 from ktlsagent.protocols.handshake import TICKET_SECONDS

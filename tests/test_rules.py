@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.rules}."""
+"""Tests for L{ktlsagent.peers.rules}."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.presented import Presented, Unreadable
-from ktlsagent.rules import parseTest
+from ktlsagent.peers.presented import Presented, Unreadable
+from ktlsagent.peers.rules import parseTest
 from tests.support import certificates
 from tests.support.properties import patient
 from tests.support.unreadable import unreadableNames, withIssuer, withSubject

@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from ktlsagent.credentials.threadsteps import ThreadSteps, threadPool
 from ktlsagent.errors import TokenFailed
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
@@ -23,7 +24,6 @@ from ktlsagent.protocols.handshake import HandshakeProtocol
 from ktlsagent.protocols.openssl import isProvidersFailure
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
-from ktlsagent.threadsteps import ThreadSteps, threadPool
 from tests.support import certificates
 from tests.support.certificates import Credentials
 from tests.support.tlspeers import pair, records

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
 from ktlsagent.errors import ConfigError
-from ktlsagent.tagfilters import FILTER_TYPES
-from ktlsagent.tags import TagSet, loadTags
+from ktlsagent.peers.tagfilters import FILTER_TYPES
+from ktlsagent.peers.tags import TagSet, loadTags
 from tests.support.anycertificate import (
     alternatives,
     anyCertificate,

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.tagfiles}."""
+"""Tests for L{ktlsagent.peers.tagfiles}."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import Mistake
-from ktlsagent.tagfiles import Definitions, Filters, Tags
-from ktlsagent.tagfilters import FILTER_TYPES
+from ktlsagent.peers.tagfiles import Definitions, Filters, Tags
+from ktlsagent.peers.tagfilters import FILTER_TYPES
 from tests.support.anycertificate import anyCertificate
 from tests.support.properties import patient
 

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.tagfilters}."""
+"""Tests for L{ktlsagent.peers.tagfilters}."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.configvalues import Wrong
-from ktlsagent.presented import Unreadable, plainAddress
-from ktlsagent.tagfilters import FILTER_TYPES
+from ktlsagent.config.values import Wrong
+from ktlsagent.peers.presented import Unreadable, plainAddress
+from ktlsagent.peers.tagfilters import FILTER_TYPES
 from tests.support.anycertificate import (
     BEGINNING,
     END,

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.tags}."""
+"""Tests for L{ktlsagent.peers.tags}."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import ConfigError
-from ktlsagent.tagfilters import FILTER_TYPES
-from ktlsagent.tags import TagSet, loadTags
+from ktlsagent.peers.tagfilters import FILTER_TYPES
+from ktlsagent.peers.tags import TagSet, loadTags
 from tests.support.anycertificate import (
     alternatives,
     anyCertificate,

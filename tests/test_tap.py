@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import ktlsagent
 from ktlsagent import tap
 from ktlsagent.errors import AgentError, StartError
+from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
-from ktlsagent.workers import WorkersService
 from tests.support.agent import AgentTestCase
 
 ROOT = Path(ktlsagent.__file__).parents[1]

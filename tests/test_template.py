@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.template}, with processes."""
+"""Tests for L{ktlsagent.processes.template}, with processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(ktlsagent.__file__).parents[1]
 SCRIPT = """
 import os, signal, sys
 from twisted.internet import reactor
-from ktlsagent import worker
-from ktlsagent.channel import Channel
-from ktlsagent.template import Template
+from ktlsagent.processes import worker
+from ktlsagent.processes.channel import Channel
+from ktlsagent.processes.template import Template
 
 ready = os.memfd_create("ready")
 os.write(ready, b"the socket")

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.threadsteps}."""
+"""Tests for L{ktlsagent.credentials.threadsteps}."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from ktlsagent.credentials.threadsteps import MARGIN_SECONDS, MOST_THREADS, ThreadSteps, threadPool
 from ktlsagent.errors import DeadlineExpired
 from ktlsagent.interfaces import IAgentReactor
-from ktlsagent.threadsteps import MARGIN_SECONDS, MOST_THREADS, ThreadSteps, threadPool
 from tests.support.reactor import HeldThreadPool, TurnReactor, TurnThreadPool
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 _HANGING = """
 import sys, threading
 from twisted.internet import reactor
-from ktlsagent.threadsteps import ThreadSteps, threadPool
+from ktlsagent.credentials.threadsteps import ThreadSteps, threadPool
 
 steps = ThreadSteps(reactor, "the token", threadPool("hangs"))
 begun = threading.Event()

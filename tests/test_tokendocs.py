@@ -8,8 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.config import parseConfig
-from ktlsagent.threadsteps import MOST_THREADS
-from ktlsagent.tokens import TokenKey
+from ktlsagent.credentials.threadsteps import MOST_THREADS
+from ktlsagent.credentials.tokens import TokenKey
 from tests.kernel.guest import tokens
 
 DOCS = Path(__file__).parents[1] / "docs"

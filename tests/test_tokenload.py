@@ -1,5 +1,5 @@
 """
-Tests for L{ktlsagent.tokenload} without a token: a key that is encrypted asks for a
+Tests for L{ktlsagent.credentials.tokenload} without a token: a key that is encrypted asks for a
 PIN as well.
 """
 
@@ -15,10 +15,10 @@ from cryptography.hazmat.bindings import _rust
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
-from ktlsagent import tokenload
+from ktlsagent.credentials import tokenload
+from ktlsagent.credentials.tokenload import PIN_REFUSED, load
+from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
-from ktlsagent.tokenload import PIN_REFUSED, load
-from ktlsagent.tokens import PKCS11, TPM, TokenKey
 from tests.support import certificates
 from tests.support.folder import FolderTestCase
 

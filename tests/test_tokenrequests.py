@@ -10,10 +10,10 @@ from OpenSSL import crypto
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
+from ktlsagent.credentials.latecontexts import Tokens
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import KeyUnusable
-from ktlsagent.latecontexts import Tokens
 from ktlsagent.service import AgentService
-from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import SERVERHELLO, X509

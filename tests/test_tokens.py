@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.tokens}."""
+"""Tests for L{ktlsagent.credentials.tokens}."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent import pem
-from ktlsagent.tokens import PKCS11, TPM, TokenKey
+from ktlsagent.credentials import pem
+from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
 from tests.support import certificates
 from tests.support.folder import block
 from tests.support.properties import patient

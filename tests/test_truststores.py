@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.truststores}."""
+"""Tests for L{ktlsagent.credentials.truststores}."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from OpenSSL import crypto
 
-from ktlsagent.files import Files
+from ktlsagent.credentials.files import Files
+from ktlsagent.credentials.truststores import Anchors, readAnchors
 from ktlsagent.profiles import SYSTEM
-from ktlsagent.truststores import Anchors, readAnchors
 from tests.support import certificates
 from tests.support.certificates import DER, PEM
 from tests.support.folder import FolderTestCase

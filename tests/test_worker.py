@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.worker}: the child, on fakes."""
+"""Tests for L{ktlsagent.processes.worker}: the child, on fakes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, eventAsText, eventFromJSON
 from twisted.python.failure import Failure
 
-from ktlsagent.channel import encodeConfig
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, StartError
+from ktlsagent.processes.channel import encodeConfig
+from ktlsagent.processes.worker import Worker
 from ktlsagent.service import AgentService
-from ktlsagent.worker import Worker
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import SERVERHELLO

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.workers}: the parent, with a template that is none."""
+"""Tests for L{ktlsagent.processes.workers}: the parent, with a template that is none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
 from twisted.python.failure import Failure
 
-from ktlsagent.channel import decodeConfig
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.processes.channel import decodeConfig
+from ktlsagent.processes.workers import WorkerChannel, WorkersService
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.session import Role
-from ktlsagent.workers import WorkerChannel, WorkersService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 

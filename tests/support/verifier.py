@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from OpenSSL import crypto
 
 from ktlsagent.config import AgentConfig
-from ktlsagent.credentials import loadProfiles
-from ktlsagent.names import judgeName, referenceName
-from ktlsagent.peerrules import judgeChain
+from ktlsagent.credentials.loading import loadProfiles
+from ktlsagent.peers.names import judgeName, referenceName
+from ktlsagent.peers.peerrules import judgeChain
 from ktlsagent.profiles import Match, Own, Profile, Trust
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES

@@ -38,7 +38,7 @@ class SelfTest:
         # OpenSSL reads its configuration when it is imported, and asks the TPM at once.
         from twisted.internet import reactor  # noqa: PLC0415
 
-        from ktlsagent.latecontexts import LateContexts, Tokens  # noqa: PLC0415
+        from ktlsagent.credentials.latecontexts import LateContexts, Tokens  # noqa: PLC0415
 
         self.lab = tokens
         self.reactor: Any = reactor
@@ -56,8 +56,8 @@ class SelfTest:
         """
         from OpenSSL import crypto  # noqa: PLC0415
 
+        from ktlsagent.credentials.tokens import TokenKey  # noqa: PLC0415
         from ktlsagent.protocols.context import OwnCertificate  # noqa: PLC0415
-        from ktlsagent.tokens import TokenKey  # noqa: PLC0415
 
         place = None if pin is None else str(pin)
         if key.startswith("/"):

@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 
 from OpenSSL import SSL, crypto
 
-from ktlsagent.authorisation import Rule
 from ktlsagent.config import AgentConfig
-from ktlsagent.contexts import ProfileContexts, ProfileSet
-from ktlsagent.crls import RevocationList, addCRLs, newest, readCRLs
+from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
+from ktlsagent.credentials.crls import RevocationList, addCRLs, newest, readCRLs
+from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.files import Files, Named
+from ktlsagent.credentials.inventory import Inventory, Revocations
+from ktlsagent.credentials.owncertificates import CERTIFICATE, OwnFiles, readOwn
+from ktlsagent.credentials.parts import Parts, makeContexts
+from ktlsagent.credentials.truststores import SYSTEM_TRUST_STORES, Anchors, readAnchors
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.expiry import Expiry
-from ktlsagent.files import Files, Named
-from ktlsagent.inventory import Inventory, Revocations
-from ktlsagent.owncertificates import CERTIFICATE, OwnFiles, readOwn
-from ktlsagent.parts import Parts, makeContexts
+from ktlsagent.peers.authorisation import Rule
+from ktlsagent.peers.tags import TagSet, loadTags
 from ktlsagent.profiles import DEFAULT_GROUPS, CRLScope, Profile
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.session import Demand
-from ktlsagent.tags import TagSet, loadTags
-from ktlsagent.truststores import SYSTEM_TRUST_STORES, Anchors, readAnchors
 
 
 def loadProfiles(

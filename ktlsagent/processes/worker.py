@@ -17,11 +17,11 @@ from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
-from ktlsagent.channel import Channel, decodeConfig
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.lean import settle
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.processes.channel import Channel, decodeConfig
 from ktlsagent.service import AgentService
 
 _STALE: list[object] = []

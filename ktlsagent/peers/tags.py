@@ -2,7 +2,7 @@
 Session tags: names for kinds of peers, given by what their certificates say.
 
 They are defined in YAML, as for tlshd, in files in one directory.  Its files work
-here unchanged, with what hides a mistake refused (L{ktlsagent.tagfiles} says what).
+here unchanged, with what hides a mistake refused (L{ktlsagent.peers.tagfiles} says what).
 What is different when tags are given:
 
   - A peer without a certificate has no tags.  For tlshd a tag of nothing but
@@ -23,8 +23,8 @@ from typing import Final
 from cryptography import x509
 
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.tagfiles import Definitions, Filters, Tags
-from ktlsagent.tagfilters import Test
+from ktlsagent.peers.tagfiles import Definitions, Filters, Tags
+from ktlsagent.peers.tagfilters import Test
 
 _SUFFIXES: Final = (".yml", ".yaml")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ktlsagent.credentials.files import Files, Named
 from ktlsagent.errors import KeyUnusable
-from ktlsagent.files import Files, Named
 
 LOCKED: Final = "token-locked"
 """The code of the error that there is no PIN."""

@@ -1,4 +1,4 @@
-"""Tests for L{ktlsagent.credentials} and L{ktlsagent.parts}."""
+"""Tests for L{ktlsagent.credentials.loading} and L{ktlsagent.credentials.parts}."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from ktlsagent.authorisation import Access, parseRule
 from ktlsagent.config import AgentConfig
-from ktlsagent.contexts import ProfileContexts, ProfileSet
-from ktlsagent.credentials import loadProfiles
+from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
+from ktlsagent.credentials.expiry import warnings
+from ktlsagent.credentials.inventory import delta
+from ktlsagent.credentials.loading import loadProfiles
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.expiry import warnings
-from ktlsagent.inventory import delta
+from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.profiles import (
     SYSTEM,
     CertificateFiles,
@@ -36,7 +37,6 @@ from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.tickets import LIFETIME_SECONDS
-from ktlsagent.tokens import TokenKey
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM
 from tests.support.folder import FolderTestCase

@@ -21,7 +21,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
-from ktlsagent.channel import Channel, encodeConfig
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.errors import AgentError, StartError
@@ -29,9 +28,10 @@ from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS, IK
 from ktlsagent.keyrings import Keyrings
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.processes.channel import Channel, encodeConfig
+from ktlsagent.processes.template import Template
+from ktlsagent.processes.worker import run
 from ktlsagent.service import sayReady
-from ktlsagent.template import Template
-from ktlsagent.worker import run
 
 _SHORTEST_DELAY = 0.1
 _LONGEST_DELAY = 10.0

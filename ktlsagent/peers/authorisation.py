@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from ktlsagent.errors import PeerRejected
-from ktlsagent.presented import Address, Presented, Unreadable, plainAddress, shortList
-from ktlsagent.rules import Test, parseTest
+from ktlsagent.peers.presented import Address, Presented, Unreadable, plainAddress, shortList
+from ktlsagent.peers.rules import Test, parseTest
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from typing import Final
 
 from OpenSSL import SSL, crypto
 
+from ktlsagent.credentials.pins import LOCKED, readPIN
+from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
-from ktlsagent.pins import LOCKED, readPIN
 from ktlsagent.protocols.openssl import errorWords, meetProviders
 from ktlsagent.protocols.rehearsal import rehearse
-from ktlsagent.tokens import PKCS11, TPM, TokenKey
 
 PIN_REFUSED: Final = "pin-refused"
 """The code of the error that says so."""
@@ -30,7 +30,7 @@ PIN_REFUSED: Final = "pin-refused"
 _ELSEWHERE_SECONDS: Final = 20.0
 _ELSEWHERE: Final = (
     "import json, sys; wanted = json.load(sys.stdin); sys.path[:] = wanted.pop('path'); "
-    "from ktlsagent import tokenload; tokenload.answer(wanted)"
+    "from ktlsagent.credentials import tokenload; tokenload.answer(wanted)"
 )
 
 _DOCS: Final = "docs/tokens.md has the whole set-up"

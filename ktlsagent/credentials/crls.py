@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 from OpenSSL import crypto
 
-from ktlsagent import pem
-from ktlsagent.expiry import Expiry
-from ktlsagent.files import Files, Named
-from ktlsagent.inventory import Revocations
+from ktlsagent.credentials import pem
+from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.files import Files, Named
+from ktlsagent.credentials.inventory import Revocations
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.verification import describeName

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
-from ktlsagent import pem
+from ktlsagent.credentials import pem
 
 TPM: Final = "tpm2"
 PKCS11: Final = "pkcs11"

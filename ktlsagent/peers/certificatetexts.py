@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from ktlsagent.presented import unescaped
+from ktlsagent.peers.presented import unescaped
 
 
 def versionOf(certificate: x509.Certificate) -> Sequence[str]:

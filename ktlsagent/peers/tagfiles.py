@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import yaml
 
-from ktlsagent.configvalues import Wrong, suggest
+from ktlsagent.config.keyfile import quote
+from ktlsagent.config.values import Wrong, suggest
 from ktlsagent.errors import Mistake
-from ktlsagent.keyfile import quote
-from ktlsagent.tagfilters import FILTER_TYPES, Test
+from ktlsagent.peers.tagfilters import FILTER_TYPES, Test
 
 Filters = Mapping[str, Sequence[Test]]
 """By a filter's name the tests that a certificate has to pass."""

@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from ktlsagent import tokenload
+from ktlsagent.credentials import tokenload
+from ktlsagent.credentials.pins import pinState
+from ktlsagent.credentials.threadsteps import ThreadSteps, threadPool
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import DeadlineExpired, HandshakeError, KeyUnusable
 from ktlsagent.interfaces import IAgentReactor
-from ktlsagent.pins import pinState
 from ktlsagent.protocols.openssl import errorWords
-from ktlsagent.threadsteps import ThreadSteps, threadPool
-from ktlsagent.tokens import TokenKey
 
 _LOAD_SECONDS = 60.0
 """When it is given up to load a key; requests give up waiting for it much earlier."""

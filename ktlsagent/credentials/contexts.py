@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ktlsagent.expiry import Expiry
-from ktlsagent.inventory import Inventory
-from ktlsagent.latecontexts import LateContexts
+from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.inventory import Inventory
+from ktlsagent.credentials.latecontexts import LateContexts
+from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Profile
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
-from ktlsagent.tags import TagSet
 
 
 @dataclass(frozen=True, slots=True)

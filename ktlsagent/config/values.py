@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Final, TypeVar
 
+from ktlsagent.config.keyfile import Entry, quote, splitList, unescape, wholeNumber
 from ktlsagent.errors import ConfigError
-from ktlsagent.keyfile import Entry, quote, splitList, unescape, wholeNumber
 
 Value = TypeVar("Value")
 

@@ -10,9 +10,9 @@ import ipaddress
 import re
 from typing import Final
 
-from ktlsagent.authorisation import Rule, parseRule
-from ktlsagent.configvalues import Wrong, readList
-from ktlsagent.keyfile import Entry, quote, splitList
+from ktlsagent.config.keyfile import Entry, quote, splitList
+from ktlsagent.config.values import Wrong, readList
+from ktlsagent.peers.authorisation import Rule, parseRule
 from ktlsagent.profiles import Network
 
 _LAST_PORT: Final = 65535

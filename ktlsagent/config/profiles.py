@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from ktlsagent.authorisation import Access
-from ktlsagent.configkeys import (
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.keys import (
     ACCESS_KEYS,
     HANDSHAKE_KEYS,
     IDENTITY_KEYS,
@@ -26,7 +26,7 @@ from ktlsagent.configkeys import (
     Key,
 )
 from ktlsagent.errors import Mistake
-from ktlsagent.keyfile import Entry
+from ktlsagent.peers.authorisation import Access
 from ktlsagent.profiles import CertificateFiles, Handshake, Match, Own, Profile, Trust
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.session import Demand, Role

@@ -14,8 +14,8 @@ from collections.abc import Collection
 from functools import partial
 from typing import Final
 
-from ktlsagent.configvalues import REMOVE, Wrong, readList, readOne
-from ktlsagent.keyfile import Entry, hasPIN, quote, unescape
+from ktlsagent.config.keyfile import Entry, hasPIN, quote, unescape
+from ktlsagent.config.values import REMOVE, Wrong, readList, readOne
 
 _PATH: Final = "an absolute path"
 _URL: Final = re.compile("([A-Za-z][A-Za-z0-9+.-]*):")

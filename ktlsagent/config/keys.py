@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ktlsagent.configpeers import readNetworks, readPins, readPorts, readRules, readTags
-from ktlsagent.configplaces import readKeys, readPaths, readPIN, readStores
-from ktlsagent.configvalues import readChoice, readChoices, readNames, readNumber
+from ktlsagent.config.keyfile import Entry
+from ktlsagent.config.peers import readNetworks, readPins, readPorts, readRules, readTags
+from ktlsagent.config.places import readKeys, readPaths, readPIN, readStores
+from ktlsagent.config.values import readChoice, readChoices, readNames, readNumber
 from ktlsagent.errors import ConfigError
-from ktlsagent.keyfile import Entry
 from ktlsagent.profiles import DEFAULT_GROUPS, SYSTEM, CRLScope, Tolerated
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from cryptography import x509
 from OpenSSL import crypto
 
-from ktlsagent import pem
-from ktlsagent.expiry import Expiry
-from ktlsagent.files import Files, Named
+from ktlsagent.credentials import pem
+from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.files import Files, Named
 from ktlsagent.profiles import SYSTEM
 from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.verification import describeSubject

@@ -37,13 +37,13 @@ from functools import partial
 
 from cryptography import x509
 
-from ktlsagent.patterns import expression
-from ktlsagent.presented import DistinguishedName, Presented, plainAddress, unescaped
+from ktlsagent.peers.patterns import expression
+from ktlsagent.peers.presented import DistinguishedName, Presented, plainAddress, unescaped
 
 Test = Callable[[Presented], bool | None]
 """
 Says whether a peer is one that a rule is about, C{None} if that cannot be told.
-It raises L{ktlsagent.presented.Unreadable} if the certificate has a part that it
+It raises L{ktlsagent.peers.presented.Unreadable} if the certificate has a part that it
 has to look at and that cannot be read.
 """
 

@@ -7,7 +7,7 @@ from tlshd: unknown sections and keys, a key that is there twice (GLib takes the
 last), a number that is none (tlshd takes 0), a path that is relative, and a legacy
 file that cannot be read (tlshd goes on to the next).
 
-What a named file holds is not looked at here: L{ktlsagent.credentials} does that.
+What a named file holds is not looked at here: L{ktlsagent.credentials.loading} does that.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ktlsagent.configkeys import PROFILE_KEYS, ROLE_KEYS, SUITE_KEYS, Key
-from ktlsagent.configplaces import readPath
-from ktlsagent.configprofiles import Section, assemble, defaultSection
-from ktlsagent.configvalues import readBound, readKeyrings, suggest
+from ktlsagent.config.keyfile import Entry, parseKeyFile, quote, wholeNumber
+from ktlsagent.config.keys import PROFILE_KEYS, ROLE_KEYS, SUITE_KEYS, Key
+from ktlsagent.config.places import readPath
+from ktlsagent.config.profiles import Section, assemble, defaultSection
+from ktlsagent.config.values import readBound, readKeyrings, suggest
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.keyfile import Entry, parseKeyFile, quote, wholeNumber
 from ktlsagent.profiles import Profile
 from ktlsagent.protocols.session import Role
 

@@ -9,9 +9,10 @@ from functools import partial
 
 from OpenSSL import crypto
 
-from ktlsagent.contexts import ProfileContexts
-from ktlsagent.latecontexts import LateContexts
-from ktlsagent.owncertificates import OwnFiles
+from ktlsagent.credentials.contexts import ProfileContexts
+from ktlsagent.credentials.latecontexts import LateContexts
+from ktlsagent.credentials.owncertificates import OwnFiles
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.profiles import Profile, Tolerated
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -20,7 +21,6 @@ from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.tickets import Tickets
 from ktlsagent.protocols.verification import CHAIN_ERRORS, V_CRL_HAS_EXPIRED, V_UNABLE_TO_GET_CRL
-from ktlsagent.tokens import TokenKey
 
 _TOLERATED = {
     Tolerated.MISSING: V_UNABLE_TO_GET_CRL,

@@ -12,13 +12,13 @@ from datetime import datetime
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from ktlsagent import pem
-from ktlsagent.expiry import Expiry
-from ktlsagent.files import Files, Named
+from ktlsagent.credentials import pem
+from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.files import Files, Named
+from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.profiles import CertificateFiles, Own
 from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.verification import describeSubject
-from ktlsagent.tokens import TokenKey
 
 CERTIFICATE = "x509.certificate"
 PRIVATE_KEY = "x509.private_key"

@@ -14,7 +14,7 @@ Where tlshd's manual and its code contradict each other, the manual holds:
     only an algorithm that has no name.
 
 In one thing this is stricter than tlshd: an escaped comma of a distinguished name
-is no comma (L{ktlsagent.presented.unescaped}).
+is no comma (L{ktlsagent.peers.presented.unescaped}).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from typing import Final, TypeVar
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from ktlsagent.certificatetexts import (
+from ktlsagent.config.keyfile import quote
+from ktlsagent.config.values import Wrong, suggest
+from ktlsagent.peers.certificatetexts import (
     algorithmsOf,
     fingerprintsOf,
     nameTexts,
     serialNumberOf,
     versionOf,
 )
-from ktlsagent.configvalues import Wrong, suggest
-from ktlsagent.keyfile import quote
-from ktlsagent.patterns import matchesPattern
-from ktlsagent.presented import Presented, Unreadable, foldedEmail, foldedURI, unescaped
-from ktlsagent.rules import parseTest
+from ktlsagent.peers.patterns import matchesPattern
+from ktlsagent.peers.presented import Presented, Unreadable, foldedEmail, foldedURI, unescaped
+from ktlsagent.peers.rules import parseTest
 
 Test = Callable[[x509.Certificate], bool]
 """

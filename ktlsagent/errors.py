@@ -136,6 +136,10 @@ class TokenFailed(HandshakeError):
     """A token that holds a private key is not there or does not sign; it may another time."""
 
 
+class TokenLost(TokenFailed):
+    """A token can be used by a new process only: this one has lost it, or came too early."""
+
+
 class PeerRejected(HandshakeError):
     """The peer's certificate was judged and found wanting."""
 

@@ -103,6 +103,7 @@ class AgentService(Service):
         kernelTLS: IKernelTLS | None = None,
         keyrings: IKeyrings | None = None,
         tokens: Tokens | None = None,
+        renew: Callable[[], None] | None = None,
         following: bool = False,
     ) -> None:
         """
@@ -117,12 +118,14 @@ class AgentService(Service):
         @param kernelTLS: kTLS; by default the running kernel's.
         @param keyrings: the process keyring; by default this process's.
         @param tokens: the tokens with keys of ours; by default the real ones.
+        @param renew: has a new process take our place, when all requests are
+            answered; called each time that only a new one can use a token.
         @param following: whether it is a worker: its parent watches the files
             and says what is to be said about all.
         """
         self.ledger = Ledger()
         self._reactor = reactor
-        self._tokens = tokens or Tokens(reactor)
+        self._tokens = tokens or Tokens(reactor, renew=renew)
         self._configured = Configured(reactor, config, self._tokens, reread, following=following)
         self._following = following
         self._up = up

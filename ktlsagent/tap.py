@@ -36,6 +36,9 @@ lean.settle()
 
 _FAILURE = 1
 
+_SHORTEST_LIFE = 10.0
+"""After what time the program may start again of its own accord."""
+
 
 class Options(usage.Options):
     """The options of C{twistd ktlsagent}."""
@@ -61,7 +64,8 @@ class ProgramService(Service):
     SIGHUP reloads.  SIGTERM and SIGINT stop with the exit status 0 when the
     last request is answered; twistd itself would end by the signal.  SIGUSR2
     does the same, and then starts the program again in the same process, from
-    what is installed by then.  The socket for READY stays open meanwhile.
+    what is installed by then.  The socket for READY stays open meanwhile.  That
+    happens by itself if a token can be used by a new process only.
     """
 
     log = Logger()
@@ -72,7 +76,9 @@ class ProgramService(Service):
         @param config: the configuration file's name, if one was given.
         """
         self._settled = False
+        self._renewing = False
         self._reactor = reactor
+        self._began = reactor.seconds()
         self._agent = self._makeAgent(
             loadConfig(config),
             reread=lambda: loadConfig(config),
@@ -85,7 +91,7 @@ class ProgramService(Service):
         reactor = cast(IAgentReactor, self._reactor)
         number = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
         if number == 1:
-            return AgentService(reactor, config, up=self._tellSystemd, **seams)
+            return AgentService(reactor, config, up=self._tellSystemd, renew=self._renew, **seams)
         return WorkersService(reactor, config, number, up=self._tellSystemd, **seams)
 
     def startService(self) -> None:
@@ -154,6 +160,17 @@ class ProgramService(Service):
             signal.signal(number, signal.SIG_IGN)
         atexit.register(_startAgain, os.dup(self._agent.listener()))
         self._stop()
+
+    def _renew(self) -> None:
+        """Start again because of a lost token, but not all the time."""
+        if not self._renewing:
+            self._renewing = True
+            left = max(0.0, self._began + _SHORTEST_LIFE - self._reactor.seconds())
+            self.log.warn(
+                "a token can be used by a new process only: starting again in {seconds:.1f} s",
+                seconds=left,
+            )
+            self._reactor.callLater(left, self._restart)
 
     def _reload(self) -> None:
         self.log.info("reloading")

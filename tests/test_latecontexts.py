@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent.credentials.latecontexts import LateContexts, Tokens
 from ktlsagent.credentials.tokenload import PIN_REFUSED
 from ktlsagent.credentials.tokens import TokenKey
-from ktlsagent.errors import DeadlineExpired, KeyUnusable, TokenFailed
+from ktlsagent.errors import DeadlineExpired, KeyUnusable, TokenFailed, TokenLost
 from tests.support.reactor import HeldThreadPool, TurnReactor
 
 RSA = TokenKey("/etc/rsa.pem", "tpm2", b"rsa")
@@ -194,6 +194,32 @@ class FailureTests(LateContextsTestCase):
         again = self.ready(late)
         self.release()
         self.successResultOf(again)
+
+    def test_lost(self) -> None:
+        """Who cannot renew the process, because it is not ours alone, has somebody restart it."""
+        late = LateContexts([EC], Made)
+        self.refusals[EC] = TokenLost("token-unavailable", "another process can use it")
+        waiting = self.ready(late)
+        self.release()
+        error = self.failureResultOf(waiting, TokenLost).value
+        self.assertEqual(str(error), "another process can use it: restart the program")
+
+    def test_renewed(self) -> None:
+        """A process that can be renewed is when a handshake needs a lost token, not before."""
+        renewals: list[None] = []
+        self.tokens = Tokens(self.reactor, self.load, self.pool, lambda: renewals.append(None))
+        late = LateContexts([EC], Made)
+        self.refusals[EC] = TokenLost("token-unavailable", "another process can use it")
+        self.tokens.begin([late])
+        self.release()
+        self.assertEqual(renewals, [])
+        waiting = self.ready(late)
+        self.release()
+        error = self.failureResultOf(waiting, TokenLost).value
+        assert isinstance(error, TokenLost)
+        self.assertEqual(error.code, "token-unavailable")
+        self.assertIn("the agent renews itself, try again", error.reason)
+        self.assertEqual(len(renewals), 1)
 
     def test_oneOfTwo(self) -> None:
         """A key that was loaded is kept when another one is missing."""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from twisted.application.service import IServiceMaker
+from twisted.internet.task import Clock
 from twisted.logger import eventAsText
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
@@ -95,7 +96,7 @@ class MakeServiceTests(SynchronousTestCase):
         return service
 
 
-class RecordingReactor:
+class RecordingReactor(Clock):
     """
     What L{tap.ProgramService} asks of a reactor.
 
@@ -103,6 +104,7 @@ class RecordingReactor:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.stopped = 0
 
     def callWhenRunning(self, callable: object) -> None:  # noqa: A002 - the interface's name
@@ -131,7 +133,9 @@ class ProgramTests(AgentTestCase):
         path = self.folder / "config"
         path.write_text("")
         program = tap.ProgramService(reactor, str(path))
-        self.running = self.agent(self.configuration(), up=program._tellSystemd)
+        self.running = self.agent(
+            self.configuration(), up=program._tellSystemd, renew=program._renew
+        )
         program._agent = self.running
         return program, reactor
 
@@ -190,6 +194,24 @@ class ProgramTests(AgentTestCase):
         self.assertEqual(signal.getsignal(signal.SIGUSR2), signal.SIG_IGN)
         program._restart()
         self.assertEqual((reactor.stopped, len(kept)), (1, 1))
+
+    def test_renew(self) -> None:
+        """A lost token starts the program again, once, and not within its first seconds."""
+        self.keepSignals()
+        self.patch(atexit, "register", lambda _call, descriptor: os.close(descriptor))
+        for age, wait in ((3, 7), (60, 0)):
+            program, reactor = self.program()
+            program.startService()
+            reactor.advance(age)
+            program._renew()
+            program._renew()
+            (call,) = reactor.getDelayedCalls()
+            self.assertEqual(call.getTime() - reactor.seconds(), wait)
+            self.assertEqual(reactor.stopped, 0)
+            reactor.advance(wait)
+            self.assertEqual(reactor.stopped, 1)
+            self.agents.remove(self.running)
+            self.successResultOf(program.stopService())
 
     def keepSignals(self) -> None:
         """Handle signals as before when the test is over."""

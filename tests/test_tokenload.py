@@ -18,7 +18,7 @@ from OpenSSL import SSL, crypto
 from ktlsagent.credentials import tokenload
 from ktlsagent.credentials.tokenload import PIN_REFUSED, load
 from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
-from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
+from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed, TokenLost
 from tests.support import certificates
 from tests.support.folder import FolderTestCase
 
@@ -42,11 +42,29 @@ def encrypted() -> bytes:
 
 
 class LoadTestCase(FolderTestCase):
-    """Has keys and PINs."""
+    """
+    Has keys and PINs.
+
+    @ivar elsewhere: how often another process was asked, which has no token.
+    """
 
     def setUp(self) -> None:
         super().setUp()
         self.patch(os, "environ", {**os.environ, "OPENSSL_CONF": "/nowhere/openssl.cnf"})
+        self.elsewhere = 0
+
+    def nowhere(self) -> None:
+        """Have other processes find no token."""
+
+        def ask(_key: TokenKey) -> None:
+            self.elsewhere += 1
+            raise TokenFailed("token-unavailable", "none there either")
+
+        self.patch(tokenload, "_loadElsewhere", ask)
+
+    def everywhere(self) -> None:
+        """Have other processes find the token."""
+        self.patch(tokenload, "_loadElsewhere", lambda _key: None)
 
     def key(self, provider: str, pin: bytes | None = PIN, data: bytes | None = None) -> TokenKey:
         """
@@ -83,6 +101,10 @@ class LoadTestCase(FolderTestCase):
 class HereTests(LoadTestCase):
     """Keys that are loaded in this process at once."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.nowhere()
+
     def test_loaded(self) -> None:
         """The token asks for the PIN, and gets it."""
         key = load(self.key(PRESENT, PIN + b"\n"))
@@ -109,6 +131,7 @@ class HereTests(LoadTestCase):
         reason = self.assertRefused(KeyUnusable, PIN_REFUSED, key)
         self.assertIn(str(key.pin), reason)
         self.assertNotIn("4711", reason)
+        self.assertEqual(self.elsewhere, 0, "a second wrong one")
 
     def test_absentKey(self) -> None:
         """A token that has taken the PIN does not ask for it again."""
@@ -124,12 +147,20 @@ class HereTests(LoadTestCase):
         self.assertIn("found no such token (", reason)
 
     def test_absentTPM(self) -> None:
-        """A TPM is there or not, and is not found again."""
+        """A TPM that nobody finds is not there."""
         self.patch(tokenload, "_isLoaded", lambda _provider: True)
         reason = self.assertRefused(
             TokenFailed, "token-unavailable", self.key(TPM, None, b"nothing")
         )
-        self.assertIn("restart the agent", reason)
+        self.assertIn("found that it does not (", reason)
+        self.assertEqual(self.elsewhere, 1)
+
+    def test_lost(self) -> None:
+        """A TPM that a new process finds is lost to this one."""
+        self.everywhere()
+        self.patch(tokenload, "_isLoaded", lambda _provider: True)
+        reason = self.assertRefused(TokenLost, "token-unavailable", self.key(TPM, None, b"nothing"))
+        self.assertIn("a new process can use it", reason)
 
 
 class SignTests(LoadTestCase):
@@ -137,6 +168,7 @@ class SignTests(LoadTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.nowhere()
         self.patch(tokenload, "rehearse", self.rehearse)
 
     @staticmethod
@@ -165,6 +197,10 @@ class SignTests(LoadTestCase):
 
 class ProviderTests(LoadTestCase):
     """OpenSSL without the provider."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.nowhere()
 
     def reason(self, configuration: str | None) -> str:
         """
@@ -199,11 +235,18 @@ class ProviderTests(LoadTestCase):
 
     def test_module(self) -> None:
         """The provider for PKCS#11 starts without a token, but not without its module."""
-        self.patch(tokenload, "_loadElsewhere", lambda _key: None)
         os.environ["OPENSSL_CONF"] = self.write("openssl.cnf", b"pkcs11 = sect\n")
-        key = self.key(PKCS11, None, b"nothing")
-        reason = self.assertRefused(KeyUnusable, "token-provider", key)
-        self.assertIn("its module is there", reason)
+        error = self.assertRaises(
+            KeyUnusable, tokenload.loadHere, self.key(PKCS11, None, b"nothing")
+        )
+        self.assertIn("its module is there", str(error))
+
+    def test_tooEarly(self) -> None:
+        """What has been mended since this process began is good for a new one."""
+        self.everywhere()
+        for provider in (TPM, PKCS11):
+            reason = self.assertRefused(TokenLost, "token-unavailable", self.key(provider, None))
+            self.assertIn("a new process can use it", reason)
 
 
 class ElsewhereTests(LoadTestCase):
@@ -257,7 +300,7 @@ class ElsewhereTests(LoadTestCase):
         self.patch(tokenload, "_ELSEWHERE", "print('{}')")
         self.patch(tokenload, "_isLoaded", lambda _provider: True)
         reason = self.assertRefused(
-            TokenFailed, "token-unavailable", self.key(PKCS11, None, b"nothing")
+            TokenLost, "token-unavailable", self.key(PKCS11, None, b"nothing")
         )
         self.assertIn("no such token", reason)
-        self.assertIn("restart the agent", reason)
+        self.assertIn("a new process can use it", reason)

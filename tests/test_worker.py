@@ -143,6 +143,16 @@ class WorkerTests(AgentTestCase):
         self.assertEqual((self.ending.stopped, self.worker.status), (1, 0))
         self.stopped()
 
+    def test_losesToken(self) -> None:
+        """Whose token can be used by a new process only asks the parent for one."""
+        self.load(self.configuration())
+        self.said()
+        renew = self.agents[0]._tokens._renew
+        assert renew is not None
+        renew()
+        self.assertEqual(self.said(), [b"renew "])
+        self.assertFalse(self.parent.disconnecting)
+
     def test_stopsBeforeTheStart(self) -> None:
         """Without a configuration there is nothing to finish."""
         self.worker.dataReceived(b"stop\nstop\n")

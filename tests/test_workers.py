@@ -323,6 +323,36 @@ class SupervisionTests(WorkersTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(len(self.template.workers), 12)
 
+    def test_renewed(self) -> None:
+        """One that asks for a new one in its place gets it, but not within its first seconds."""
+        self.begin()
+        self.allUp()
+        first, second = self.template.workers
+        for worker in (first, second):
+            worker.told()
+        self.reactor.advance(4)
+        first.say(b"renew")
+        first.say(b"renew")
+        self.reactor.advance(5.9)
+        self.assertEqual(first.told(), [])
+        self.reactor.advance(0.1)
+        self.assertEqual((first.told(), second.told()), ([b"stop "], []))
+        self.template.kill(first, 0)
+        self.assertEqual(len(self.template.workers), 3)
+        self.template.workers[2].up()
+        self.assertEqual(len(self.said("worker 1 is up")), 2)
+        self.assertEqual(self.said("is lost, and ended by the kernel"), [])
+
+    def test_diesBeforeItIsRenewed(self) -> None:
+        """One that asks for a new one and dies is replaced as any other."""
+        self.begin()
+        self.allUp()
+        self.template.workers[0].say(b"renew")
+        self.template.kill(self.template.workers[0])
+        self.assertEqual(len(self.said("worker 1 was killed by SIGKILL")), 1)
+        self.reactor.advance(20)
+        self.assertEqual(len(self.template.workers), 3)
+
     def test_nobodyIsUp(self) -> None:
         """If none is up for 10 s, mounts had better fail than hang: the agent gives up."""
         self.begin()

@@ -19,7 +19,7 @@ from ktlsagent.credentials import tokenload
 from ktlsagent.credentials.pins import pinState
 from ktlsagent.credentials.threadsteps import ThreadSteps, threadPool
 from ktlsagent.credentials.tokens import TokenKey
-from ktlsagent.errors import DeadlineExpired, HandshakeError, KeyUnusable
+from ktlsagent.errors import DeadlineExpired, HandshakeError, KeyUnusable, TokenLost
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.protocols.openssl import errorWords
 
@@ -135,13 +135,17 @@ class Tokens:
         reactor: IAgentReactor,
         load: Callable[[TokenKey], crypto.PKey] = tokenload.load,
         pool: Callable[[str], ThreadPool] = threadPool,
+        renew: Callable[[], None] | None = None,
     ) -> None:
         """
         @param reactor: gives time and takes the results of threads.
         @param load: loads a key; called in a thread.
         @param pool: makes the threads for one key.
+        @param renew: has a new process take our place; called each time that
+            a handshake needs a token which only a new one can use.
         """
         self.used = False
+        self._renew = renew
         self._reactor = reactor
         self._load = load
         self._pool = pool
@@ -168,7 +172,7 @@ class Tokens:
         @param deadline: until when to wait, in the reactor's seconds.
         @return: fires with the contexts, or fails with a L{HandshakeError}.
         """
-        made = self._made(late)
+        made = self._made(late).addErrback(self._lost)
         if made.called:
             return made
 
@@ -249,6 +253,18 @@ class Tokens:
             steps = ThreadSteps(self._reactor, answerer, self._pool(answerer))
             self._tokens[key] = _Token(steps)
         return self._tokens[key]
+
+    def _lost(self, failure: Failure) -> Failure:
+        """A handshake has waited in vain: if that is for good, a new process is needed."""
+        error = failure.value
+        if not isinstance(error, TokenLost):
+            return failure
+        if self._renew is None:
+            advice = "restart the program"
+        else:
+            self._renew()
+            advice = "the agent renews itself, try again"
+        return Failure(TokenLost(error.code, f"{error.reason}: {advice}"))
 
     def _failed(self, failure: Failure) -> None:
         """Nobody waits for the contexts yet: say why there are none."""

@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 
 from ktlsagent.credentials.pins import LOCKED, readPIN
 from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
-from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed
+from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed, TokenLost
 from ktlsagent.protocols.openssl import errorWords, meetProviders
 from ktlsagent.protocols.rehearsal import rehearse
 
@@ -42,23 +42,26 @@ def load(key: TokenKey) -> crypto.PKey:
 
     The provider for PKCS#11 looks for tokens once, at its first use, and not
     again as long as the process lives.  So whether the token is there is
-    found out in another process first.
+    found out in another process first.  The provider for TPMs connects to its
+    TPM when the process starts, and not again if it has lost it.
 
     @param key: the key.
     @return: the key, whose signatures are made by the token.
     @raise TokenFailed: if the token is not there or does not answer.
+    @raise TokenLost: if it is there, but not for this process.
     @raise KeyUnusable: if it will not do so before somebody has mended something.
     """
-    if key.provider != PKCS11:
-        return loadHere(key)
-    _loadElsewhere(key)
+    if key.provider == PKCS11:
+        _loadElsewhere(key)
     try:
         return loadHere(key)
-    except TokenFailed as error:
-        raise TokenFailed(
-            error.code,
-            f"{error.reason}; a new process can use it, but not this one, whose provider has "
-            "looked for tokens too early, or has lost it: restart the agent",
+    except HandshakeError as error:
+        if key.provider != PKCS11 and not _loadsElsewhere(key, error):
+            raise
+        raise TokenLost(
+            "token-unavailable",
+            f"{error.reason}; a new process can use it, but not this one, which has looked for "
+            "it too early, or has lost it",
         ) from None
 
 
@@ -124,13 +127,25 @@ def _loadElsewhere(key: TokenKey) -> None:
         raise kind(answered["code"], answered["reason"])
 
 
+def _loadsElsewhere(key: TokenKey, error: HandshakeError) -> bool:
+    """Say whether another process can load a key that cannot be loaded here."""
+    if error.code in (PIN_REFUSED, LOCKED):
+        # It would count as another wrong one.
+        return False
+    try:
+        _loadElsewhere(key)
+    except HandshakeError:
+        return False
+    return True
+
+
 def _notLoaded(key: TokenKey, error: crypto.Error, *, asked: bool) -> HandshakeError:
     """Find out why a key was not loaded: OpenSSL itself mostly says C{unsupported}."""
     if not _isLoaded(key.provider):
         return KeyUnusable(
             "token-provider",
             f"expected OpenSSL to have its provider {key.provider} for the key {key.name}, "
-            f"found {_configured(key.provider)}, and restart the agent; {_DOCS}",
+            f"found {_configured(key.provider)}; {_DOCS}",
         )
     # That is what OpenSSL says when nobody says anything.
     words = errorWords(error).replace("unsupported", "no reason given")
@@ -140,11 +155,7 @@ def _notLoaded(key: TokenKey, error: crypto.Error, *, asked: bool) -> HandshakeE
         if not _loads(key, question) and question.asked:
             return _pinProblem(key, words)
     if key.provider == TPM:
-        expected = "a TPM that takes the key"
-        found = (
-            f"that it does not ({words}); restart the agent if it is there: a TPM that was lost "
-            "is not found again"
-        )
+        expected, found = "a TPM that takes the key", f"that it does not ({words})"
     else:
         expected = "a token with the key"
         found = "the token without it" if asked else f"no such token ({words})"

@@ -16,7 +16,8 @@ class Channel(Protocol):
 
     From the parent come C{load}, with the configuration, to start and to
     reload, and C{stop}.  To the parent go C{up} with the process id, C{loaded}
-    with C{yes} or C{no}, C{log} with an event, and C{failed}.
+    with C{yes} or C{no}, C{log} with an event, C{failed}, and C{renew} if only
+    a new worker can use a token.
     """
 
     _begun = b""

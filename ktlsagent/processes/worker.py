@@ -73,7 +73,8 @@ class Worker(Channel):
     ) -> None:
         """
         @param reactor: the worker's reactor, which is stopped at the end.
-        @param makeAgent: makes the agent, with C{config}, C{reread} and C{fatal}.
+        @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal} and
+            C{renew}.
         """
         self.status = 0
         self._reactor = reactor
@@ -122,7 +123,10 @@ class Worker(Channel):
 
     def _start(self) -> None:
         self._agent = self._makeAgent(
-            config=self._config, reread=lambda: self._config, fatal=self._fatal
+            config=self._config,
+            reread=lambda: self._config,
+            fatal=self._fatal,
+            renew=lambda: self.say("renew"),
         )
         try:
             self._agent.startService()

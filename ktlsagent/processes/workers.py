@@ -67,6 +67,7 @@ class WorkerChannel(Channel):
     @ivar place: which of the workers it is, from 1 on.
     @ivar pid: its process, once it is up.
     @ivar since: when it was started.
+    @ivar renewing: whether it has asked for a new one in its place.
     """
 
     def __init__(self, parent: WorkersService, place: int, since: float) -> None:
@@ -78,6 +79,7 @@ class WorkerChannel(Channel):
         self.place = place
         self.pid: int | None = None
         self.since = since
+        self.renewing = False
         self._parent = parent
 
     def heard(self, word: str, value: bytes) -> None:
@@ -96,6 +98,8 @@ class WorkerChannel(Channel):
             self._parent.workerFailed()
         elif word == "loaded":
             self._parent.workerLoaded(self, used=value == b"yes")
+        elif word == "renew":
+            self._parent.workerRenews(self)
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
         """
@@ -264,6 +268,23 @@ class WorkersService(Service):
                 place=channel.place,
             )
 
+    def workerRenews(self, channel: WorkerChannel) -> None:
+        """
+        A token can be used by a new worker only: have it replaced, but not all the time.
+
+        @param channel: which.
+        """
+        if self.running and not channel.renewing:
+            channel.renewing = True
+            left = max(0.0, channel.since + _GOOD_SECONDS - self._reactor.seconds())
+            self.log.warn(
+                "a token can be used by a new process only: another worker {place} starts in "
+                "{seconds:.1f} s",
+                place=channel.place,
+                seconds=left,
+            )
+            self._later(left, lambda: channel.say("stop"))
+
     def workerGone(self, channel: WorkerChannel) -> None:
         """
         A worker has said its last.
@@ -288,7 +309,7 @@ class WorkersService(Service):
                 place=place,
                 error=error,
             )
-            self._later(place, _LONGEST_DELAY)
+            self._later(_LONGEST_DELAY, lambda: self._spawn(place))
             return
         self._channels[number] = channel
         self._open.add(channel)
@@ -300,6 +321,9 @@ class WorkersService(Service):
         if not self.running:
             return
         place = channel.place
+        if channel.renewing and status == 0:
+            self._spawn(place)
+            return
         early = self._reactor.seconds() - channel.since < _GOOD_SECONDS
         delay = min(2 * self._delays.get(place, 0), _LONGEST_DELAY) if early else 0
         self._delays[place] = delay = max(delay, _SHORTEST_DELAY)
@@ -310,14 +334,16 @@ class WorkersService(Service):
             ended=_describe(status),
             delay=delay,
         )
-        self._later(place, delay)
+        self._later(delay, lambda: self._spawn(place))
 
-    def _later(self, place: int, delay: float) -> None:
-        def spawn() -> None:
+    def _later(self, delay: float, do: Callable[[], None]) -> None:
+        """Do something later, unless everything is to end by then."""
+
+        def doIt() -> None:
             self._calls.discard(call)
-            self._spawn(place)
+            do()
 
-        call = self._reactor.callLater(delay, spawn)
+        call = self._reactor.callLater(delay, doIt)
         self._calls.add(call)
 
     def _up(self) -> int:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from zope.interface import implementer
 
-from ktlsagent.errors import SessionUnusable, StartError
+from ktlsagent.errors import HandshakeError, PeerClosed, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import (
     CIPHER_SUITES,
@@ -33,7 +33,6 @@ _TLS_RX = 2
 
 _ADVICE = {
     errno.ENOENT: "the kernel lacks kTLS or the cipher: load the module tls, CONFIG_TLS",
-    errno.ENOTCONN: "the connection has ended",
     errno.EEXIST: "somebody else has attached kTLS already",
     errno.EINVAL: "the kernel does not know the cipher",
 }
@@ -51,7 +50,7 @@ class KernelTLS:
             try:
                 with _loopbackConnection() as connection:
                     self.install(connection, _trialSession(suite))
-            except SessionUnusable as error:
+            except HandshakeError as error:
                 refusal = error.reason
             except OSError as error:
                 raise StartError(
@@ -80,6 +79,12 @@ class KernelTLS:
                 _requireInstalled(step, session.suite, installed)
         except OSError as error:
             number = error.errno or errno.EIO
+            if number == errno.ENOTCONN:
+                raise PeerClosed(
+                    "connection-closed",
+                    "expected a connection that outlasts the handshake, found that the peer, or "
+                    "the kernel, closed it as soon as the handshake was over",
+                ) from error
             raise SessionUnusable(
                 "ktls-refused",
                 f"expected the kernel to take {session.suite.name} by {step}, found "

@@ -33,6 +33,7 @@ from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
+from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import Demand, EstablishedSession, Role
 from ktlsagent.protocols.verification import (
     CHAIN_ERRORS,
@@ -1191,6 +1192,63 @@ class RefusalTests(EngineTestCase):
         self.assertIs(self.failure(server), refusal)
         self.assertEqual(server.alertSent, 80)
         self.assertIn("INTERNAL_ERROR", str(peer.error).upper().replace(" ", "_"))
+
+
+class RefusedBehindTests(EngineTestCase):
+    """A client whose server refuses it when the handshake is complete for the client."""
+
+    def test_certificate(self) -> None:
+        """The alert of a server that refuses our certificate is read, whoever it is."""
+        client = makeClient(certificates.ofOtherAuthority())
+        _toServer, toClient = pair(client, makeServer())
+        self.assertIsNone(client.alertReceived)
+        self._refused(client, toClient[-1], "alert-unknown-ca", 48)
+        context = stdlibContext(
+            "server", own=certificates.server(), trusted=certificates.authority()
+        )
+        client = makeClient(certificates.ofOtherAuthority())
+        unread = converse(client, StdlibPeer(context))
+        self._refused(client, unread[0], "alert-unknown-ca", 48)
+
+    def test_rule(self) -> None:
+        """So is that of one that has let us down by a rule."""
+
+        def deny(_chain: Sequence[x509.Certificate]) -> PeerRejected:
+            return PeerRejected("not-allowed", "a test")
+
+        client = makeClient(certificates.client())
+        _toServer, toClient = pair(client, makeServer(judge=deny))
+        self._refused(client, toClient[-1], "alert-access-denied", 49)
+
+    def _refused(self, client: TLSEngine, record: bytes, code: str, alert: int) -> None:
+        """Check what a record behind the handshake is."""
+        refusal = client.refusalIn(record)
+        if refusal is None:
+            raise self.failureException("no refusal")
+        self.assertEqual((refusal.code, refusal.alert), (code, alert))
+        self.assertEqual(statusOf(refusal), errno.EACCES)
+        self.assertIn("the server refused", refusal.reason)
+        self.assertEqual(client.alertReceived, alert)
+        self.assertEqual(self.session(client).receive.sequence, 0)
+
+    def test_anythingElse(self) -> None:
+        """The end in good order, data, tickets, and what is under no key of ours are no refusal."""
+        client, server = makeClient(), makeServer()
+        pair(client, server)
+        session = self.session(server)
+        others = [
+            ModelKTLS(session).transmit.seal(content, contentType)
+            for content, contentType in ((b"\x01\x00", ALERT), (b"\x02\x31", APPLICATION_DATA))
+        ]
+        others.append(ModelKTLS(session).receive.seal(b"\x02\x31", ALERT))
+        others.append(plainAlert(AlertDescription.ACCESS_DENIED))
+        for record in others:
+            self.assertIsNone(client.refusalIn(record))
+        self.assertIsNone(client.alertReceived)
+
+    def test_beforeTheEnd(self) -> None:
+        """Before the handshake is complete there is nothing behind it."""
+        self.assertIsNone(makeClient().refusalIn(b""))
 
 
 class MisbehavedPeerTests(EngineTestCase):

@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 from ktlsagent.errors import (
     DeadlineExpired,
     HandshakeError,
+    PeerAlert,
     PeerClosed,
     PeerMisbehaved,
     PeerRejected,
@@ -379,6 +380,36 @@ class TicketTests(HandshakeTestCase):
         self.assertConnected()
         self.assertEqual(self.transport.unread, left)
         self.assertEqual(self.protocol.session.receive.sequence, 0)
+
+    def test_refusal(self) -> None:
+        """A server that refuses us instead is believed; its alert stays where it is."""
+        self.refusedBehind(self.tickets)
+        (reason,) = self.upper.reasons
+        assert isinstance(reason, PeerAlert)
+        self.assertFailed(reason)
+        self.assertEqual(reason.code, "alert-certificate-required")
+        self.assertEqual(self.engine.alertReceived, 116)
+        self.assertEqual(len(self.transport.unread), 1)
+
+    def test_lastWords(self) -> None:
+        """The same alert is found when nobody else is to read it; what is no alert is not."""
+        self.refusedBehind(None)
+        self.assertConnected()
+        refusal = self.protocol.lastWords()
+        self.assertEqual(refusal and refusal.code, "alert-certificate-required")
+        self.assertEqual(self.transport.waited, [0.0])
+        self.assertEqual(len(self.transport.unread), 1)
+        for unread in ([], [b"\x17\x03\x03\x00\x20" + bytes(32)]):
+            self.transport.unread = unread
+            self.assertIsNone(self.protocol.lastWords())
+
+    def refusedBehind(self, tickets: Tickets | None) -> None:
+        """Connect to a server that wants a certificate, and has none of us."""
+        context = stdlibContext(
+            "server", own=certificates.server(), trusted=certificates.otherAuthority()
+        )
+        self.prepare(peer=StdlibPeer(context), tickets=tickets)
+        self.connect()
 
     def test_deadline(self) -> None:
         """The deadline holds here as well, also if the record has just come."""

@@ -10,7 +10,7 @@ from typing import cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.errors import SessionUnusable, StartError
+from ktlsagent.errors import PeerClosed, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -160,9 +160,11 @@ class KernelTLSInstallTests(SynchronousTestCase):
         self.assertEqual(len(self.socket.calls), 1)
 
     def test_notConnected(self) -> None:
-        """A connection that has ended is named as that."""
-        reason = self.refused("set", SOL_TCP, TCP_ULP, errno.ENOTCONN)
-        self.assertIn("by TCP_ULP, found ENOTCONN: the connection has ended", reason)
+        """A connection that has ended is named as that, and is nobody's fault here."""
+        self.socket.errors = {("set", SOL_TCP, TCP_ULP): errno.ENOTCONN}
+        error = self.assertRaises(PeerClosed, self.install)
+        self.assertEqual(error.code, "connection-closed")
+        self.assertIn("closed it as soon as the handshake was over", error.reason)
 
     def test_attachedAlready(self) -> None:
         """A socket with an upper layer is named as that."""

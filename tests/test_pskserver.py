@@ -328,6 +328,16 @@ class ServerTests(KeyTestCase):
         self.assertEqual((server.session, server.error, server.identities), (None, None, ()))
         self.assertFalse(server.awaitsTicket)
         self.assertFalse(server.takeTicket(b""))
+        self.assertIsNone(server.refusalIn(b""))
+
+    def test_refusedBehind(self) -> None:
+        """An alert that the client sends behind the handshake is read."""
+        client, server = keyClient(KEYS[0]), keyServer(*KEYS)
+        pair(client, server)
+        record = ModelKTLS(self.session(client, KEYS[0])).transmit.seal(b"\x02\x50", ALERT)
+        refusal = server.refusalIn(record)
+        self.assertEqual(refusal and refusal.code, "alert-internal-error")
+        self.assertEqual(server.alertReceived, 80)
 
     def test_split(self) -> None:
         """A ClientHello may come in many records."""

@@ -16,6 +16,7 @@ from ktlsagent.protocols.record import (
     RecordReader,
     alertName,
     fragmentLength,
+    openedAlert,
     openedRecord,
     plainAlert,
     sealedAlert,
@@ -73,6 +74,21 @@ class AlertTests(SynchronousTestCase):
                 self.assertEqual(fragmentLength(record[:HEADER_LENGTH]), len(record) - 5)
                 kernel = ModelDirection(packCryptoInfo(suite, keys, sequence))
                 self.assertEqual(kernel.open(record), (21, bytes((2, 49))))
+
+    def test_openedAlert(self) -> None:
+        """An alert under keys is read, and nothing else is taken for one."""
+        for suite in CIPHER_SUITES.values():
+            keys = TrafficKeys(b"k" * suite.keyLength, b"iv" * 6)
+            record = sealedAlert(AlertDescription.ACCESS_DENIED, suite, keys, 3)
+            self.assertEqual(openedAlert(record, suite, keys, 3), 49)
+            padded = ModelDirection(packCryptoInfo(suite, keys, 3)).seal(b"\x02\x31\x15", 0)
+            self.assertEqual(openedAlert(padded, suite, keys, 3), 49)
+            self.assertRaises(ValueError, openedAlert, record, suite, keys, 4)
+            plain = plainAlert(AlertDescription.ACCESS_DENIED)
+            self.assertRaises(ValueError, openedAlert, plain, suite, keys, 3)
+            for content, contentType in ((b"\x02\x31", 23), (b"\x02", 21), (b"\x02\x31\x00", 21)):
+                other = ModelDirection(packCryptoInfo(suite, keys, 3)).seal(content, contentType)
+                self.assertRaises(ValueError, openedAlert, other, suite, keys, 3)
 
 
 class FragmentLengthTests(SynchronousTestCase):

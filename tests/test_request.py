@@ -161,6 +161,16 @@ class ServerTests(AgentTestCase):
         self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EIO, ()))
         self.assertEqual(self.handshakes()[0]["code"], "ktls-refused")
 
+    def test_closedBehindTheHandshake(self) -> None:
+        """A client that has gone when the handshake is over is no trouble of ours."""
+        self.start()
+        upcall, client = self.serve()
+        self.kernelTLS.meanwhile = client.close
+        self.run_(client)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.ETIMEDOUT, ()))
+        (event,) = self.handshakes()
+        self.assertEqual((event["code"], event["alert_received"]), ("connection-closed", "-"))
+
     def test_bugInTheHandover(self) -> None:
         """A bug is EIO for the kernel and a traceback for us."""
         self.start()
@@ -291,6 +301,24 @@ class ClientTests(AgentTestCase):
         (event,) = self.handshakes()
         self.assertEqual(event["code"], "alert-handshake-failure")
         self.assertEqual(event["alert_received"], "handshake_failure")
+
+    def test_refusedBehindTheHandshake(self) -> None:
+        """A server that refuses our certificate and closes at once is quoted as well."""
+        self.start(self.configuration(certificates.server(), certificates.ofOtherAuthority()))
+        upcall, server = self.connect(certificates.server(), authMode=X509)
+
+        def refuse() -> None:
+            server.turn()
+            server.close()
+
+        self.kernelTLS.meanwhile = refuse
+        self.run_(server)
+        self.assertIsNotNone(server.error)
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EACCES, ()))
+        (event,) = self.handshakes()
+        self.assertEqual((event["outcome"], event["code"]), ("failed", "alert-unknown-ca"))
+        self.assertEqual((event["status"], event["alert_received"]), ("EACCES", "unknown_ca"))
+        self.assertIn("the server refused the handshake", event["reason"])
 
     def test_unknownIdentityFromTheServer(self) -> None:
         """The alert unknown_psk_identity ends an NVMe host's retries."""

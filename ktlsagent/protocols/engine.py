@@ -14,7 +14,13 @@ from typing import Protocol, cast
 from cryptography import x509
 from OpenSSL import SSL
 
-from ktlsagent.errors import HandshakeError, PeerMisbehaved, PeerRejected, SessionUnusable
+from ktlsagent.errors import (
+    HandshakeError,
+    PeerAlert,
+    PeerMisbehaved,
+    PeerRejected,
+    SessionUnusable,
+)
 from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
@@ -29,6 +35,7 @@ from ktlsagent.protocols.psk import HelloReader, PreSharedKey, identityText
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
+    openedAlert,
     openedRecord,
     plainAlert,
     sealedAlert,
@@ -143,6 +150,9 @@ class Engine(Protocol):
 
     def takeTicket(self, record: bytes) -> bool:
         """Look at the record behind the handshake; the result is whether it was a ticket."""
+
+    def refusalIn(self, record: bytes) -> PeerAlert | None:
+        """Look at the record behind the handshake; the result is the alert that it is."""
 
     def alerted(self, *, received: bool, description: int) -> None:
         """Note an alert."""
@@ -294,6 +304,28 @@ class TLSEngine:
         tickets.hold(self._server, Held(tickets.limited(proof, ticket.lifetime), resumable))
         self.session = replace(session, receive=Direction(keys, sequence + 1))
         return True
+
+    def refusalIn(self, record: bytes) -> PeerAlert | None:
+        """
+        Look at the record behind the one that completed the handshake: a server
+        judges its client when the handshake is complete for the client.
+
+        @param record: exactly one record, header included.
+        @return: the peer's refusal, if this is one.
+        """
+        session = self.session
+        if session is None:
+            return None
+        try:
+            alert = openedAlert(
+                record, session.suite, session.receive.keys, session.receive.sequence
+            )
+        except ValueError:
+            return None
+        if alert == AlertDescription.CLOSE_NOTIFY:
+            return None
+        self.alertReceived = alert
+        return failures.refusedByPeer(alert, self._role.peer)
 
     def keyLogged(self, line: bytes) -> None:
         """

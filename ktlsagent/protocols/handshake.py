@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IPullProducer, ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from ktlsagent.errors import HandshakeError, PeerMisbehaved
+from ktlsagent.errors import HandshakeError, PeerAlert, PeerMisbehaved
 from ktlsagent.protocols.engine import Engine, EngineState
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession
@@ -35,7 +35,7 @@ class IRecordTransport(ITransport, IPullProducer):
         """
         Look at the next record and leave it where it is.
 
-        @param seconds: how long to wait for it.
+        @param seconds: how long to wait for it; 0 if it counts only if it is there.
         @param callback: called with the record, possibly at once; with C{None}
             if none comes, or none that is protected; never if the connection is
             lost before.
@@ -107,6 +107,17 @@ class HandshakeProtocol(Protocol):
         if session is None:
             raise ValueError("the handshake is not complete")
         return session
+
+    def lastWords(self) -> PeerAlert | None:
+        """
+        Look for the reason why the peer has closed a connection whose session is
+        up: nobody else does if the kernel does not take the session.
+
+        @return: the peer's alert, if there is one.
+        """
+        seen: list[bytes | None] = []
+        self.transport.peekRecord(0.0, seen.append)
+        return next((self._engine.refusalIn(record) for record in seen if record), None)
 
     def connectionMade(self) -> None:
         """Begin the handshake, at once: it is connected when its turn has come."""
@@ -189,16 +200,23 @@ class HandshakeProtocol(Protocol):
             self._schedule(lambda: self._takeTicket(record))
 
     def _takeTicket(self, record: bytes) -> None:
-        """Take a record out of the socket if it is a ticket, unless it is all over by now."""
+        """
+        Take a record out of the socket if it is a ticket, and believe a server that
+        refuses us instead, unless it is all over by now.
+        """
         if self._upper is None:
             return
         try:
-            if self._engine.takeTicket(record):
+            refusal = self._engine.refusalIn(record)
+            if refusal is None and self._engine.takeTicket(record):
                 self.transport.skip(len(record))
         except Exception:  # noqa: BLE001 - a bug; the request is answered all the same
             self._end(Failure())
         else:
-            self._handOver()
+            if refusal is None:
+                self._handOver()
+            else:
+                self._end(Failure(refusal))
 
     def _handOver(self) -> None:
         """Connect the protocol on top."""

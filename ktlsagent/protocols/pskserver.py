@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from ktlsagent.errors import HandshakeError, KeyUnusable, PeerMisbehaved
+from ktlsagent.errors import HandshakeError, KeyUnusable, PeerAlert, PeerMisbehaved
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.engine import Engine, EngineState, TLSEngine, TLSParameters
 from ktlsagent.protocols.psk import HelloReader, PreSharedKey, quoteIdentity
@@ -117,6 +117,10 @@ class PreSharedKeyServer:
     def takeTicket(self, _record: bytes) -> bool:
         """See L{TLSEngine.takeTicket}."""
         return False
+
+    def refusalIn(self, record: bytes) -> PeerAlert | None:
+        """See L{TLSEngine.refusalIn}."""
+        return None if self._engine is None else self._engine.refusalIn(record)
 
     def alerted(self, *, received: bool, description: int) -> None:
         """See L{TLSEngine.alerted}; before the engine there is none to receive."""

@@ -24,6 +24,7 @@ _AEADS: dict[str, type[AESCCM | AESGCM | ChaCha20Poly1305]] = {
     "TLS_AES_128_CCM_SHA256": AESCCM,
 }
 
+_ALERT_LENGTH = 2
 _TAG_LENGTH = 16
 _FATAL = 2
 _LEGACY_MAJOR_VERSION = 3
@@ -133,6 +134,23 @@ def openedRecord(
     if not content:
         raise ValueError("a record without a type")
     return content[-1], content[:-1]
+
+
+def openedAlert(record: bytes, suite: CipherSuite, keys: TrafficKeys, sequence: int) -> int:
+    """
+    Read a protected alert.
+
+    @param record: one complete record.
+    @param suite: the negotiated suite.
+    @param keys: the keys of its direction.
+    @param sequence: the record's number under these keys.
+    @return: the alert's number (RFC 8446, section 6).
+    @raise ValueError: if it is none, or was not protected like this.
+    """
+    contentType, content = openedRecord(record, suite, keys, sequence)
+    if contentType != ContentType.ALERT or len(content) != _ALERT_LENGTH:
+        raise ValueError("a record of another kind")
+    return content[1]
 
 
 def _nonce(keys: TrafficKeys, sequence: int) -> bytes:

@@ -134,6 +134,9 @@ _BAD_SERVERS: Final = (
     ("plain-text", "EACCES", "not-tls", "unexpected_message", "EACCES"),
     ("closes", "ETIMEDOUT", "connection-closed", "-", "ETIMEDOUT"),
     ("stalls", "ETIMEDOUT", "deadline", "-", "ETIMEDOUT"),
+    # They are gone when the client has its keys: the kernel takes none for the connection.
+    ("refuses-at-once", "EACCES", "alert-access-denied", "-", "EACCES"),
+    ("closes-at-once", "ETIMEDOUT", "connection-closed", "-", "ETIMEDOUT"),
 )
 
 _BAD_CLIENTS: Final = (

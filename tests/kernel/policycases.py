@@ -159,6 +159,13 @@ def _varied() -> Iterator[Case]:
             "authorisation.bySan",
             {"client": client},
         )
+    for server in (_KTLSAGENT, _TLSHD):
+        yield Case(
+            camel("refused", "behind", "by", server),
+            f"A client that {server} refuses when it is through itself names the alert in its log.",
+            "authorisation.refusedBehind",
+            {"server": server},
+        )
 
 
 def _costs() -> Iterator[Case]:

@@ -127,6 +127,12 @@ class Peer:
             self._connection.send(written)
         return written
 
+    def close(self) -> None:
+        """
+        Close the connection.
+        """
+        self._connection.close()
+
 
 class TlsliteConnection:
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from zope.interface import implementer
 
-from ktlsagent.errors import SessionUnusable, StartError
+from ktlsagent.errors import PeerClosed, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import EstablishedSession
@@ -22,6 +23,7 @@ class FakeKernelTLS:
     @ivar suites: the cipher suites that it takes.
     @ivar refusal: what L{install} raises.
     @ivar unavailable: what L{probe} raises.
+    @ivar meanwhile: what the peer does before L{install} has begun.
     @ivar installed: sockets and the sessions that they were given.
     """
 
@@ -32,6 +34,7 @@ class FakeKernelTLS:
         self.suites = suites
         self.refusal: Exception | None = None
         self.unavailable: StartError | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self.installed: list[tuple[socket.socket, EstablishedSession]] = []
 
     @property
@@ -45,12 +48,13 @@ class FakeKernelTLS:
         return self.suites
 
     def install(self, connection: socket.socket, session: EstablishedSession) -> None:
+        self.meanwhile()
         if self.refusal is not None:
             raise self.refusal
         # C{tls_init} of C{net/tls/tls_main.c} wants an established connection.
         state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state != _TCP_ESTABLISHED:
-            raise SessionUnusable("ktls-refused", f"expected TCP_ESTABLISHED, found {state}")
+            raise PeerClosed("connection-closed", f"expected TCP_ESTABLISHED, found {state}")
         if any(known is connection for known, _session in self.installed):
             raise SessionUnusable("ktls-refused", "expected no kTLS yet, found EEXIST")
         if session.suite.name not in self.suites:

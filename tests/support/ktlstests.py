@@ -7,12 +7,15 @@ import socket
 
 from zope.interface.verify import verifyObject
 
-from ktlsagent.errors import SessionUnusable
+from ktlsagent.errors import HandshakeError, PeerClosed, SessionUnusable
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
 from ktlsagent.protocols.keyschedule import TrafficKeys
 from ktlsagent.protocols.session import Direction, EstablishedSession
 from tests.support.mixin import TestsMixin
+
+_CLOSED = 7
+"""C{TCP_CLOSE} (C{include/net/tcp_states.h})."""
 
 
 def makeSessions(
@@ -70,19 +73,17 @@ class KernelTLSTestsMixin(TestsMixin):
         self.addCleanup(far.close)
         return near, far
 
-    def refused(self, connection: socket.socket) -> SessionUnusable:
+    def assertClosed(self, connection: socket.socket) -> None:
         """
-        Install a session where that is impossible.
+        Install a session where there is no connection.
 
         @param connection: on what.
-        @return: the error.
         """
         near, _far = makeSessions(CIPHER_SUITES["TLS_AES_128_GCM_SHA256"])
-        error: SessionUnusable = self.assertRaises(
-            SessionUnusable, self.makeKernelTLS().install, connection, near
+        error: HandshakeError = self.assertRaises(
+            PeerClosed, self.makeKernelTLS().install, connection, near
         )
-        self.assertEqual(error.code, "ktls-refused")
-        return error
+        self.assertEqual(error.code, "connection-closed")
 
     def test_interface(self) -> None:
         """It provides what the agent counts on."""
@@ -108,16 +109,29 @@ class KernelTLSTestsMixin(TestsMixin):
                 self.assertEqual(near.recv(100), b"from far")
 
     def test_notConnected(self) -> None:
-        """A socket without a connection is refused."""
+        """A socket without a connection is refused as closed."""
         with socket.socket() as connection:
-            self.refused(connection)
+            self.assertClosed(connection)
 
     def test_closedByPeer(self) -> None:
-        """A connection that the peer has closed is refused."""
+        """A connection that the peer has closed is refused, and its last octets can be read."""
         near, far = self.pair()
+        far.sendall(b"last")
         far.close()
-        self.assertEqual(near.recv(1), b"")
-        self.refused(near)
+        self.assertEqual(near.recv(5, socket.MSG_WAITALL | socket.MSG_PEEK), b"last")
+        self.assertClosed(near)
+        self.assertEqual(near.recv(5), b"last")
+
+    def test_resetByPeer(self) -> None:
+        """That also holds if it has closed without having read everything."""
+        near, far = self.pair()
+        far.sendall(b"last")
+        far.close()
+        self.assertEqual(near.recv(5, socket.MSG_WAITALL | socket.MSG_PEEK), b"last")
+        near.sendall(b"a call")
+        self.assertEqual(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0], _CLOSED)
+        self.assertClosed(near)
+        self.assertEqual(near.recv(5), b"last")
 
     def test_twice(self) -> None:
         """A socket takes one session."""

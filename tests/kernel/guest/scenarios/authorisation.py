@@ -75,6 +75,29 @@ def bySan(lab: Lab, client: str) -> None:
     expect("alert", peers.outcome(clientHost, "client-guest"), _DENIED)
 
 
+def refusedBehind(lab: Lab, server: str) -> None:
+    """
+    A client that waits for a ticket is told instead that it is refused: its log names
+    the server's alert.
+
+    @param lab: the stage.
+    @param server: the server's agent.
+    """
+    Authority("unknown").issue("client-unknown", CLIENT)
+    serverHost, clientHost = lab.twoHosts()
+    lab.agent(serverHost, server)
+    own = {**identity("client-unknown"), "resumption": "on"}
+    clientAgent = lab.agent(clientHost, text=roles(own, {}))
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    expect("mount", refusal(clientHost, "4.2", "mtls"), "EACCES")
+    line = clientAgent.nextHandshake()
+    alert = "unknown_ca" if server == KTLSAGENT else _DENIED
+    code = f"alert-{alert.replace('_', '-')}"
+    line.expect("failed", code=code, alert_received=alert, status="EACCES")
+    lab.facts["the client says"] = line.fields["reason"]
+
+
 def rules(lab: Lab) -> None:
     """
     Rules of every kind; who is denied stays out whatever else allows him in; and the

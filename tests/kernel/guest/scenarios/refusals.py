@@ -10,9 +10,11 @@ import signal
 import ssl
 import time
 
+from ktlsagent.protocols.record import AlertDescription
 from tests.kernel.guest import peers
 from tests.kernel.guest.agents import HandshakeLine, configuration
 from tests.kernel.guest.lab import Lab
+from tests.kernel.guest.leavers import leaveEarly
 from tests.kernel.guest.nfs import refusal
 from tests.kernel.guest.waiting import Unexpected, expect, until
 
@@ -147,6 +149,8 @@ _SERVERS = {
     "plain-text": lambda: peers.answerInClear,
     "closes": lambda: peers.closeInHandshake,
     "stalls": lambda: peers.stallInHandshake,
+    "refuses-at-once": lambda: leaveEarly(AlertDescription.ACCESS_DENIED),
+    "closes-at-once": leaveEarly,
 }
 
 

@@ -231,8 +231,12 @@ class HandshakeNetlink:
             tags=sent,
         )
         refusal = errorOf(self._ask(request, sequence, "DONE")[0], "DONE")
-        if refusal is not None:
-            raise refusal
+        try:
+            if refusal is not None:
+                raise refusal
+        finally:
+            # Else the exception and this frame would hold each other, and what called this.
+            del refusal
         return [tag for tag in tags if tag not in sent]
 
     def otherListeners(self) -> Sequence[int]:

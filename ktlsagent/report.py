@@ -80,7 +80,8 @@ class Report:
     def write(self, log: Logger, status: int, now: float) -> None:
         """
         Write the event: at the level info if there is a session, error if
-        there is none; a bug with its traceback as well.
+        there is none; a bug with its traceback as well.  Of any other error
+        nobody wants to know any more where it came from.
 
         @param log: where to.
         @param status: what the kernel was told.
@@ -98,7 +99,9 @@ class Report:
             log.info("handshake {outcome} {line}", outcome=outcome, line=line, **event)
             return
         log.error("handshake {outcome} {line}", outcome=outcome, line=line, **event)
-        if not isinstance(self._error, AgentError):
+        if isinstance(self._error, AgentError):
+            _forgetWay(self._error)
+        else:
             log.failure("This is a bug in ktlsagent", failure=Failure(self._error))
 
     def _fields(self, status: int, now: float) -> dict[str, str]:
@@ -159,6 +162,18 @@ class Report:
         if self.session is not None:
             return self.session.peerCertificate
         return None if self.engine is None else self.engine.presentedCertificate
+
+
+def _forgetWay(error: BaseException) -> None:
+    """
+    Take the tracebacks out of an exception and of those that led to it.  Their frames
+    hold all of the handshake, OpenSSL's buffers too, and that holds the exception: it
+    would stay until garbage is looked for.
+    """
+    cause: BaseException | None = error
+    while cause is not None and cause.__traceback__ is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
 
 
 def _quoted(value: str) -> str:

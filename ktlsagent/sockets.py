@@ -311,7 +311,8 @@ class UpcallTransport:
         self.stopProducing()
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
-            protocol.connectionLost(Failure(error))
+            # Its traceback would hold the protocol until garbage is looked for.
+            protocol.connectionLost(Failure(error.with_traceback(None)))
 
 
 def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> IPv4Address | IPv6Address:

@@ -1412,7 +1412,7 @@ class OddContext(TLSContext):
         connection.appended = self.appended
         connection.unjudged = self.unjudged
         connection.selected = self.selected
-        connection.set_app_data(engine)
+        connection.set_app_data(weakref.ref(engine))
         return connection
 
 

@@ -5,6 +5,7 @@ store, suites and groups, built once and used by all.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -151,7 +152,9 @@ class TLSContext:
             # Another thread that comes in between only costs the resumption.
             openssl.setSessionContext(self._context, sessionContext)
         connection = SSL.Connection(self._context)
-        connection.set_app_data(engine)
+        # The engine holds the connection.  If that held the engine as well, one that is
+        # given up in mid-handshake would keep OpenSSL's buffers until garbage is looked for.
+        connection.set_app_data(weakref.ref(engine))
         return connection
 
 
@@ -185,7 +188,7 @@ def _suiteOf(key: PreSharedKey) -> bytes:
 
 
 def _engineOf(connection: SSL.Connection) -> TLSEngine:
-    engine: TLSEngine = connection.get_app_data()
+    engine: TLSEngine = connection.get_app_data()()
     return engine
 
 
@@ -198,10 +201,11 @@ def _keyLogged(connection: SSL.Connection, line: bytes) -> None:
 
 
 def _informed(connection: SSL.Connection, where: int, value: int) -> None:
-    engine: TLSEngine | None = connection.get_app_data()
     # What is wrong with a ticket is not the handshake's any more.
-    if where & SSL.SSL_CB_ALERT and engine is not None:
-        engine.alerted(received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF)
+    if where & SSL.SSL_CB_ALERT and connection.get_app_data() is not None:
+        _engineOf(connection).alerted(
+            received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF
+        )
 
 
 def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int, depth: int) -> int:

@@ -22,8 +22,8 @@ from ktlsagent.peers.peerrules import judgeChain
 from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Asked, Endpoint
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
-from ktlsagent.protocols.engine import Judge, TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.interfaces import Judge, TLSParameters
 from ktlsagent.protocols.psk import PreSharedKey, quoteIdentity
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role

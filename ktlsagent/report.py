@@ -21,7 +21,7 @@ from ktlsagent.protocols.record import alertName
 from ktlsagent.protocols.verification import describeSubject
 
 if TYPE_CHECKING:
-    from ktlsagent.protocols.engine import Engine
+    from ktlsagent.protocols.interfaces import Engine
     from ktlsagent.protocols.session import EstablishedSession
 
 _NOTHING = "-"

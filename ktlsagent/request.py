@@ -43,9 +43,9 @@ from ktlsagent.keys import RequestKeys
 from ktlsagent.ledger import Ledger
 from ktlsagent.policy import Served
 from ktlsagent.profiles import Endpoint
-from ktlsagent.protocols.engine import Engine
 from ktlsagent.protocols.handshake import HandshakeProtocol
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest
+from ktlsagent.protocols.interfaces import Engine
 from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession
 from ktlsagent.report import Report

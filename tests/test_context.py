@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
-from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import EngineState, TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.session import Role
 from tests.support import certificates

@@ -1,4 +1,4 @@
-"""Tests of L{ktlsagent.protocols.engine}, against itself, Python's C{ssl} and bare OpenSSL."""
+"""Tests of L{ktlsagent.protocols.engine} and its parts, against itself, C{ssl} and bare OpenSSL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from ktlsagent.errors import (
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import EngineState, Judge, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import EngineState, Judge, TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import Demand, EstablishedSession, Role
@@ -1517,7 +1518,7 @@ class SecrecyTests(EngineTestCase):
         shown = [repr(engine), str(engine)]
         # What the test has added is left out.
         contents = {name: value for name, value in vars(engine).items() if name != "heard"}
-        shown += [repr(contents), str(contents)]
+        shown += [repr(contents), str(contents), repr(engine._secrets), repr(vars(engine._secrets))]
         if engine.session is not None:
             session = engine.session
             shown += [repr(session), str(session), repr(session.transmit), str(session.receive)]
@@ -1533,7 +1534,7 @@ class SecrecyTests(EngineTestCase):
             for form in (secret.hex(), secret.hex().upper(), repr(secret)[2:-1]):
                 # assertNotIn would show it.
                 self.assertFalse(form in everything, "a secret is shown")
-        self.assertEqual(engine._keyLog, {})
+        self.assertEqual(vars(engine._secrets)["_lines"], {})
 
     def test_complete(self) -> None:
         """After success only the session has the keys, and does not show them."""

@@ -24,13 +24,14 @@ from ktlsagent.errors import (
 )
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.handshake import (
     TICKET_SECONDS,
     Aside,
     HandshakeProtocol,
     IRecordTransport,
 )
+from ktlsagent.protocols.interfaces import EngineState, TLSParameters
 from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.tickets import Tickets
 from tests.support import certificates

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role

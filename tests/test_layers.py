@@ -17,8 +17,10 @@ PURE = {
     "context",
     "cryptoinfo",
     "engine",
+    "examination",
     "failures",
     "handshakefamily",
+    "interfaces",
     "keyschedule",
     "netlink",
     "openssl",
@@ -26,8 +28,10 @@ PURE = {
     "pskserver",
     "record",
     "rehearsal",
+    "resumption",
     "session",
     "tickets",
+    "trafficsecrets",
     "verification",
 }
 """The modules of C{protocols} that only turn values into values."""

@@ -32,8 +32,9 @@ from ktlsagent.profiles import (
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.handshakefamily import AuthMode
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.tickets import LIFETIME_SECONDS

@@ -21,7 +21,8 @@ from ktlsagent.profiles import Trust
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import CHAIN_ERRORS
 from tests.support import certificates

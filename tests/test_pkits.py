@@ -29,7 +29,8 @@ from ktlsagent.errors import ConfigError, PeerRejected
 from ktlsagent.profiles import CertificateFiles, CRLScope, Own, Trust
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.verification import CERTIFICATE_INVALID
 from tests.support import certificates

@@ -42,8 +42,8 @@ from ktlsagent.policy import (
 from ktlsagent.profiles import Asked, Endpoint, Match, Profile, Trust
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSParameters
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role

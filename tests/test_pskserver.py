@@ -29,7 +29,8 @@ from ktlsagent.errors import (
 from ktlsagent.protocols import callbacks, openssl
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import Engine, EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters, PreSharedKeyServer, engineFor
 from ktlsagent.protocols.session import EstablishedSession, Role

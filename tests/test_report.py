@@ -20,8 +20,9 @@ from ktlsagent.errors import DeadlineExpired, PeerAlert, PeerRejected, SessionUn
 from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
 from ktlsagent.report import Report, _quoted
@@ -223,7 +224,7 @@ class ReportTests(_ReportTestCase):
         stranger = certificates.ofOtherAuthority()
         report = Report(CLIENT, 100)
         report.engine = self.engine()
-        report.engine.presentedCertificate = stranger.certificate
+        report.engine.peer.presented = stranger.certificate
         report.failed(PeerRejected("unknown-ca", "a stranger"))
         fields = self.write(report, errno.EACCES)
         self.assertEqual(fields["subject"], "CN=stranger.lab")
@@ -313,7 +314,7 @@ class HostileFieldsTests(_ReportTestCase):
         self.events.clear()
         report = Report(CLIENT, 100)
         report.engine = self.engine()
-        report.engine.presentedCertificate = certificate
+        report.engine.peer.presented = certificate
         report.failed(PeerRejected("unknown-ca", f"issued by {text}"))
         fields = self.write(report, errno.EACCES)
         self.assertEqual(fields["status"], "EACCES")

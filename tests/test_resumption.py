@@ -9,10 +9,11 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from ktlsagent.errors import PeerRejected, SessionUnusable
-from ktlsagent.protocols import engine as engineModule
+from ktlsagent.protocols import resumption as resumptionModule
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import Judge, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import Judge, TLSParameters
 from ktlsagent.protocols.record import openedRecord
 from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.protocols.tickets import LIFETIME_SECONDS, MOST_HELD, Tickets
@@ -311,10 +312,10 @@ class JudgedAgainTests(ResumptionTestCase):
         """A session of another peer than the one judged is none."""
         self.again(False)
         client, server = self.client(), self.server()
-        proof = client._proof
-        if proof is None:
+        resumption = client._resumption
+        if resumption is None or resumption.proof is None:
             self.fail("no ticket")
-        client._proof = self.clientTickets.proof((certificates.client().certificate,))
+        resumption.proof = self.clientTickets.proof((certificates.client().certificate,))
         pair(client, server)
         error = self.failure(client)
         self.assertIsInstance(error, SessionUnusable)
@@ -324,7 +325,9 @@ class JudgedAgainTests(ResumptionTestCase):
         """A session that is resumed although no ticket was taken is none."""
         self.again(False)
         client, server = self.client(), self.server()
-        client._proof = None
+        if client._resumption is None:
+            self.fail("no tickets")
+        client._resumption.proof = None
         pair(client, server)
         self.assertEqual(self.failure(client).code, "not-judged")
 
@@ -386,7 +389,7 @@ class TakeTicketTests(ResumptionTestCase):
 
     def test_ticketOfSeveralRecords(self) -> None:
         """A ticket that does not fit into one record is not sent."""
-        self.patch(engineModule, "readTicket", self.refuse)
+        self.patch(resumptionModule, "readTicket", self.refuse)
         client, server = self.client(), self.server()
         pair(client, server)
         self.assertResumed(client, server, resumed=False)

@@ -19,8 +19,9 @@ from ktlsagent.errors import TokenFailed
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.handshake import HandshakeProtocol
+from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.openssl import isProvidersFailure
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role

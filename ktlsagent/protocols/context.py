@@ -193,7 +193,7 @@ def _engineOf(connection: SSL.Connection) -> TLSEngine:
 
 
 def _noProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> None:
-    _engineOf(connection).noProtocol(offered)
+    _engineOf(connection).peer.noProtocol(offered)
 
 
 def _keyLogged(connection: SSL.Connection, line: bytes) -> None:
@@ -213,9 +213,9 @@ def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int,
     try:
         presented = [certificate.to_cryptography() for certificate in chain]
     except Exception as reason:  # noqa: BLE001 - InvalidVersion, for one, is no ValueError
-        return engine.unreadable(reason)
+        return engine.peer.unreadable(reason)
     try:
-        return engine.judge(presented, error, depth)
+        return engine.peer.judge(presented, error, depth)
     except Exception as failure:  # noqa: BLE001 - nothing may leave a callback from C
         engine.callbackFailed(failure)
         return V_UNSPECIFIED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ktlsagent.errors import PeerAlert, PeerMisbehaved, PeerRejected, TokenFailed
+from ktlsagent.errors import HandshakeError, PeerAlert, PeerMisbehaved, PeerRejected, TokenFailed
 from ktlsagent.protocols.context import SUNRPC
 from ktlsagent.protocols.psk import PreSharedKey, identityText, listIdentities, quoteIdentity
 from ktlsagent.protocols.record import AlertDescription, alertName
@@ -167,3 +167,34 @@ def misbehaviour(alert: int | None, peer: str, detail: str) -> PeerMisbehaved:
     """
     name = "internal_error" if alert is None else alertName(alert)
     return PeerMisbehaved(name.replace("_", "-"), f"the handshake with the {peer} failed: {detail}")
+
+
+def foundByOpenSSL(
+    alert: int | None,
+    peer: str,
+    detail: str,
+    *,
+    offersProtocol: bool,
+    key: PreSharedKey | None,
+) -> HandshakeError:
+    """
+    OpenSSL has found something wrong with what the peer sends.
+
+    @param alert: the alert's number, if OpenSSL has sent one.
+    @param peer: C{client} or C{server}.
+    @param detail: OpenSSL's words.
+    @param offersProtocol: whether we are a client that offers a protocol by ALPN.
+    @param key: the key that the peer should have, if so.
+    @return: the failure.
+    """
+    if alert == AlertDescription.PROTOCOL_VERSION:
+        return noTLS13(peer, detail)
+    if alert == AlertDescription.CERTIFICATE_REQUIRED:
+        return noCertificate()
+    if offersProtocol and BAD_EXTENSION in detail:
+        # All that OpenSSL says about a protocol that was not offered.
+        found = f"another protocol or a malformed extension ({detail})"
+        return otherProtocolSelected(found)
+    if key is not None and WRONG_BINDER in detail:
+        return wrongKey(key, peer)
+    return misbehaviour(alert, peer, detail)

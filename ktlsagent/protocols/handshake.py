@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from ktlsagent.errors import HandshakeError, PeerAlert, PeerMisbehaved
-from ktlsagent.protocols.engine import Engine, EngineState
+from ktlsagent.protocols.interfaces import Engine, EngineState
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession
 

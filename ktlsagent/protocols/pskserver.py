@@ -15,7 +15,8 @@ from cryptography import x509
 
 from ktlsagent.errors import HandshakeError, KeyUnusable, PeerAlert, PeerMisbehaved
 from ktlsagent.protocols.context import TLSContext
-from ktlsagent.protocols.engine import Engine, EngineState, TLSEngine, TLSParameters
+from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
 from ktlsagent.protocols.psk import HelloReader, PreSharedKey, quoteIdentity
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession, Role

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 
-from ktlsagent.protocols.engine import Engine, EngineState
+from ktlsagent.protocols.interfaces import Engine, EngineState
 from tests.support.certificates import CertificateAuthority, Credentials
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]

@@ -115,11 +115,8 @@ class SelfTest:
         @param server: the server's context.
         @raise HandshakeError: if the server fails.
         """
-        from ktlsagent.protocols.engine import (  # noqa: PLC0415
-            EngineState,
-            TLSEngine,
-            TLSParameters,
-        )
+        from ktlsagent.protocols.engine import TLSEngine  # noqa: PLC0415
+        from ktlsagent.protocols.interfaces import EngineState, TLSParameters  # noqa: PLC0415
         from ktlsagent.protocols.session import Role  # noqa: PLC0415
         from tests.support.tlspeers import records  # noqa: PLC0415
 

@@ -20,7 +20,7 @@ from ktlsagent.ktls import KernelTLS
 from ktlsagent.protocols import callbacks
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
-from ktlsagent.protocols.engine import Engine, EngineState, TLSParameters
+from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
 from ktlsagent.protocols.psk import PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters, engineFor
 from ktlsagent.protocols.record import ContentType, RecordReader

@@ -15,6 +15,12 @@ TLSHD: Final = "tlshd"
 FLOOR: Final = "floor"
 AGENTS: Final = (KTLSAGENT, TLSHD, FLOOR)
 
+WORKERS: Final = "ktlsagent-2w"
+"""ktlsagent with two workers."""
+
+REALTIME: Final = "tlshd-rr"
+"""tlshd, scheduled as ktlsagent's unit says for that."""
+
 
 class Failed(Exception):
     """A measurement could not be made; the message has the logs."""
@@ -67,14 +73,15 @@ class Part:
     measure: Callable[[Options, Progress], list[Sample]]
 
 
-def agentsFor(keys: str) -> list[str]:
+def agentsFor(keys: str, agents: Sequence[str] = AGENTS) -> list[str]:
     """
     Say which agents can serve with some kind of keys.
 
     @param keys: the kind.
+    @param agents: all.
     @return: the agents; the library of Debian's tlshd does not know ML-DSA.
     """
-    return [agent for agent in AGENTS if keys != "mldsa" or agent != TLSHD]
+    return [agent for agent in agents if keys != "mldsa" or agent not in (TLSHD, REALTIME)]
 
 
 def run(

@@ -8,14 +8,20 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-from tests.kernel.bench.part import FLOOR, KTLSAGENT, TLSHD, Part, Plot
+from tests.kernel.bench.part import FLOOR, KTLSAGENT, REALTIME, TLSHD, WORKERS, Part, Plot
 from tests.kernel.bench.samples import Group
 
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-_COLOURS: Final = {KTLSAGENT: "#1b6ca8", TLSHD: "#d1495b", FLOOR: "#9aa5b1"}
+_COLOURS: Final = {
+    KTLSAGENT: "#1b6ca8",
+    WORKERS: "#66a5d6",
+    TLSHD: "#d1495b",
+    REALTIME: "#edae9b",
+    FLOOR: "#9aa5b1",
+}
 _COLUMNS: Final = 4
 _PANEL: Final = (3.6, 2.8)
 
@@ -55,7 +61,9 @@ def draw(part: Part, plot: Plot, groups: Sequence[Group], path: Path, footnote: 
     better = "less is better" if plot.lower else "more is better"
     figure.suptitle(f"{part.title}\n{value.heading} ({better})", fontsize=11)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower left", ncols=len(_COLOURS), fontsize=8, frameon=False
+    )
     figure.text(0.995, 0.005, footnote, ha="right", va="bottom", fontsize=6, color="#555555")
     figure.savefig(path, dpi=110)
     plt.close(figure)

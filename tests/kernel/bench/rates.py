@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ VALUES: Final = (
     Value("cpu", "agent's CPU, ms each", 2),
     Value("clientCpu", "client's CPU, ms each", 2),
     Value("memory", "peak memory, MiB", 1, MEBIBYTE),
+    Value("proportional", "peak proportional memory, MiB", 1, MEBIBYTE),
     Value("processes", "processes"),
     Value("failures", "failures"),
 )
@@ -29,6 +30,7 @@ PLOTS: Final = (
     Plot("p99", lower=True),
     Plot("cpu", lower=True),
     Plot("memory", lower=True),
+    Plot("proportional", lower=True),
 )
 
 _ALL: Final = tuple(product(("ecdsa", "rsa", "mldsa"), ("small", "system"), (False, True)))
@@ -44,29 +46,32 @@ _SPARE_SECONDS: Final = 120.0
 def measure(
     guest: BaseGuest,
     scenario: str,
-    extra: Mapping[str, Any],
     options: Options,
     progress: Progress,
+    *,
+    agents: Sequence[str],
+    **extra: Any,
 ) -> list[Sample]:
     """
     Measure all settings.
 
     @param guest: where.
     @param scenario: which.
-    @param extra: arguments of the scenario that are the same for all settings.
     @param options: how thoroughly.
     @param progress: told about each step.
+    @param agents: which.
+    @param extra: arguments of the scenario that are the same for all settings.
     @return: the samples.
     """
     samples = []
     seconds = _QUICK_SECONDS if options.quick else _SECONDS
     for keys, trust, mutual in _QUICK if options.quick else _ALL:
-        agents = agentsFor(keys)
+        able = agentsFor(keys, agents)
         client = "mutual" if mutual else "anonymous"
-        progress(f"{scenario}: {keys}, {trust} trust store, {client} client, {dict(extra)}")
-        arguments = {"agents": agents, "keys": keys, "trust": trust, "mutual": mutual}
+        progress(f"{scenario}: {keys}, {trust} trust store, {client} client")
+        arguments = {"agents": able, "keys": keys, "trust": trust, "mutual": mutual}
         arguments |= {"concurrencies": _CONCURRENCIES, "rounds": options.rounds}
-        turns = options.rounds * len(_CONCURRENCIES) * len(agents)
+        turns = options.rounds * len(_CONCURRENCIES) * len(able)
         facts = run(
             guest,
             scenario,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.kernel.bench import rates
-from tests.kernel.bench.part import Options, Part
+from tests.kernel.bench.part import AGENTS, Options, Part
 from tests.kernel.bench.samples import Sample
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -25,7 +25,9 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     @return: the samples.
     """
     guest = Guest(BENCH, progress, _MEMORY)
-    samples = rates.measure(guest, "rates.onLab", {"threads": _THREADS}, options, progress)
+    samples = rates.measure(
+        guest, "rates.onLab", options, progress, agents=AGENTS, threads=_THREADS
+    )
     guest.close()
     return samples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Final
 
-from tests.kernel.bench.part import AGENTS, Options, Part, Plot, run
+from tests.kernel.bench.part import AGENTS, REALTIME, Options, Part, Plot, run
 from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -13,6 +13,7 @@ from tests.kernel.uml import Guest
 _MEMORIES: Final = ("21G", "2G")
 _ALL: Final = tuple(product(_MEMORIES, (64, 8), ("small", "system")))
 _QUICK: Final = tuple(product(_MEMORIES, (64,), ("small",)))
+_AGENTS: Final = (*AGENTS, REALTIME)
 _COUNTS: Final = (60, 200, 500)
 _SECONDS: Final = 100.0
 """What one storm and the quiet after it may take."""
@@ -30,9 +31,9 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     for memory, threads, trust in _QUICK if options.quick else _ALL:
         progress(f"storm: {memory}, {threads} threads, {trust} trust store")
         guest = Guest(BENCH, progress, memory)
-        arguments = {"agents": AGENTS, "counts": _COUNTS, "trust": trust, "threads": threads}
+        arguments = {"agents": _AGENTS, "counts": _COUNTS, "trust": trust, "threads": threads}
         arguments["rounds"] = options.rounds
-        turns = options.rounds * len(_COUNTS) * len(AGENTS)
+        turns = options.rounds * len(_COUNTS) * len(_AGENTS)
         facts = run(guest, "storms.onLab", arguments, 120.0 + turns * _SECONDS)
         guest.close()
         setting = {"memory of guest": memory, "nfsd threads": threads, "trust": trust}

@@ -38,7 +38,7 @@ struct refusal {
 	struct nlmsgerr body;
 };
 
-static char redirected[DESCRIPTORS];
+static char redirected[DESCRIPTORS], joined[DESCRIPTORS];
 static struct refusal answers[DESCRIPTORS]; /* to be received next; a length of 0 means none */
 static struct keys keys[DESCRIPTORS];
 
@@ -74,7 +74,7 @@ int close(int fd)
 	REAL(close);
 
 	if (fd >= 0 && fd < DESCRIPTORS) {
-		redirected[fd] = 0;
+		redirected[fd] = joined[fd] = 0;
 		answers[fd].header.nlmsg_len = 0;
 	}
 	return real(fd);
@@ -122,9 +122,10 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 			struct genlmsghdr generic;
 		} join = { .header = { .nlmsg_len = sizeof(join), .nlmsg_type = STUB_JOIN } };
 
-		if (option == NETLINK_ADD_MEMBERSHIP)
-			return send(fd, &join, sizeof(join), 0) < 0 ? -1 : 0;
-		return 0;
+		if (option != NETLINK_ADD_MEMBERSHIP)
+			return 0;
+		joined[fd] = 1;
+		return send(fd, &join, sizeof(join), 0) < 0 ? -1 : 0;
 	}
 	if (level == IPPROTO_TCP && option == TCP_ULP)
 		return 0;
@@ -140,12 +141,23 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 	return real(fd, level, option, value, length);
 }
 
+static int tell(void *value, socklen_t *length, uint32_t number)
+{
+	if (*length > sizeof(number))
+		*length = sizeof(number);
+	memcpy(value, &number, *length);
+	return 0;
+}
+
 int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
 {
 	REAL(getsockopt);
 
 	if (is_ours(fd) && level == SOL_NETLINK)
-		return 0;
+		return option == NETLINK_LIST_MEMBERSHIPS ?
+			tell(value, length, joined[fd] ? 1U << (STUB_GROUP - 1) : 0) : 0;
+	if (is_ours(fd) && level == SOL_SOCKET && option == SO_PROTOCOL)
+		return tell(value, length, NETLINK_GENERIC);
 	if (level == SOL_TLS && fd >= 0 && fd < DESCRIPTORS) {
 		struct key *key = key_of(fd, option);
 
@@ -289,6 +301,31 @@ ssize_t send(int fd, const void *data, size_t length, int flags)
 	return is_ours(fd) ? sendto(fd, data, length, flags, NULL, 0) : real(fd, data, length, flags);
 }
 
+/* A process that has got descriptors of another may have got a socket for READY. */
+static void adopt(struct msghdr *header)
+{
+	const char *given = getenv(STUB_NAME);
+	struct sockaddr_un name;
+
+	for (struct cmsghdr *rights = CMSG_FIRSTHDR(header); given && rights;
+	     rights = CMSG_NXTHDR(header, rights)) {
+		int *fds = (void *)CMSG_DATA(rights);
+		size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(*fds);
+
+		if (rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t index = 0; index < count; index++) {
+			socklen_t length = sizeof(name);
+			int fd = fds[index];
+
+			memset(&name, 0, sizeof(name));
+			if (fd < DESCRIPTORS && !getpeername(fd, (struct sockaddr *)&name, &length) &&
+			    name.sun_family == AF_UNIX && !strcmp(name.sun_path + 1, given))
+				redirected[fd] = joined[fd] = 1;
+		}
+	}
+}
+
 ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 {
 	REAL(recvmsg);
@@ -297,8 +334,12 @@ ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 	const struct cmsghdr *rights;
 	ssize_t got;
 
-	if (!is_ours(fd))
-		return real(fd, header, flags);
+	if (!is_ours(fd)) {
+		got = real(fd, header, flags);
+		if (got >= 0)
+			adopt(header);
+		return got;
+	}
 	if (header->msg_name)
 		name_kernel(header->msg_name, &header->msg_namelen, 0);
 	header->msg_flags = 0;

@@ -3,6 +3,7 @@
 #include <linux/tls.h>
 
 #define STUB_FAMILY 28
+#define STUB_GROUP (STUB_FAMILY + 1)
 #define STUB_JOIN 0xfff0 /* a message type: this socket has joined the group */
 #define STUB_COOKIE 100 /* an attribute of DONE: the socket's SO_COOKIE */
 #define STUB_KEYS 101 /* an attribute of DONE: struct keys */

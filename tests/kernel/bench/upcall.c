@@ -5,7 +5,10 @@
  *
  *     upcall PORT NAME
  *
- * NAME is the Unix socket's, in the abstract namespace.  Instead of kTLS this program
+ * NAME is the Unix socket's, in the abstract namespace.  A line is printed when that can be
+ * connected to, and the clock (CLOCK_MONOTONIC) whenever an agent has joined the group.
+ *
+ * Instead of kTLS this program
  * itself decrypts the client's call and encrypts the reply, with the keys that the agent
  * gave to setsockopt and that stub.so has put into DONE.
  */
@@ -18,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -192,7 +196,7 @@ static void tell_family(struct end *agent, const struct message *question)
 	groups = put(&reply, CTRL_ATTR_MCAST_GROUPS, NULL, 0);
 	for (int index = 0; index < 2; index++) {
 		group = put(&reply, index + 1, NULL, 0);
-		put_number(&reply, CTRL_ATTR_MCAST_GRP_ID, STUB_FAMILY + index);
+		put_number(&reply, CTRL_ATTR_MCAST_GRP_ID, STUB_GROUP - 1 + index);
 		put(&reply, CTRL_ATTR_MCAST_GRP_NAME, names[index], strlen(names[index]) + 1);
 		close_nest(&reply, group);
 	}
@@ -269,6 +273,7 @@ static void take_back(struct end *agent, const struct message *question)
 static void hear_agent(struct end *agent)
 {
 	struct message message;
+	struct timespec time;
 	ssize_t length = recv(agent->fd, &message, sizeof(message), MSG_DONTWAIT);
 
 	if (length < 0 && errno == EAGAIN)
@@ -279,6 +284,9 @@ static void hear_agent(struct end *agent)
 		agent->joined = 1;
 		agent->next = listeners;
 		listeners = agent;
+		clock_gettime(CLOCK_MONOTONIC, &time);
+		printf("%ld.%06ld\n", (long)time.tv_sec, time.tv_nsec / 1000);
+		fflush(stdout);
 	} else if (message.header.nlmsg_type == GENL_ID_CTRL) {
 		if (message.generic.cmd == CTRL_CMD_GETFAMILY)
 			tell_family(agent, &message);

@@ -11,6 +11,8 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -19,6 +21,9 @@ _ROOT: Final = Path("/sys/fs/cgroup")
 _WANTED: Final = "+memory +pids"
 _PREFIX: Final = "bench-"
 _MICRO: Final = 1e-6
+
+_PAUSE: Final = 0.2
+"""Seconds; looking takes a millisecond or so."""
 
 
 def prepare() -> None:
@@ -43,11 +48,14 @@ class Cost:
     @ivar seconds: processor time.
     @ivar memory: the most memory at any time, in octets; L{None} if that is not counted.
         Program files that were in memory before are not in it.
+    @ivar proportional: where that is not counted, the most of L{Account.resident}'s
+        C{proportional}, looked at now and then.
     @ivar processes: the most processes and threads at any time; L{None} if not counted.
     """
 
     seconds: float
     memory: int | None
+    proportional: int | None
     processes: int | None
 
 
@@ -57,12 +65,46 @@ class Account:
     def __init__(self) -> None:
         """Make one."""
         self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_ROOT))
+        self._entered = Path(tempfile.gettempdir()) / f"{self._directory.name}.entered"
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What begins the command of a process that is to be in it."""
-        enter = f'echo $$ >{self._directory}/cgroup.procs && exec "$@"'
-        return ("sh", "-c", enter, "sh")
+        """
+        What begins the command of a process that is to be in it; the time is noted just
+        before the command is executed, L{entered}.
+        """
+        note = f'echo $$ >{self._directory}/cgroup.procs && echo "$EPOCHREALTIME" >{self._entered}'
+        return ("bash", "-c", f'{note} && exec "$@"', "bash")
+
+    def entered(self) -> float:
+        """
+        Say when the last process was executed in it.
+
+        @return: the clock (C{CLOCK_MONOTONIC}).
+        """
+        return float(self._entered.read_text()) - time.time() + time.monotonic()
+
+    def _pids(self) -> list[str]:
+        """List its processes."""
+        return (self._directory / "cgroup.procs").read_text().split()
+
+    def resident(self) -> dict[str, int]:
+        """
+        Read how much memory its processes have.
+
+        @return: of all together, in octets, C{resident}, and C{proportional}, where what
+            several share counts once; and C{processes}, how many there are.
+        """
+        totals = dict.fromkeys(("resident", "proportional", "processes"), 0)
+        for pid in self._pids():
+            # tlshd's children come and go.
+            with contextlib.suppress(OSError, KeyError):
+                rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+                values = {row.partition(":")[0]: int(row.split()[1]) << 10 for row in rows}
+                totals["resident"] += values["Rss"]
+                totals["proportional"] += values["Pss"]
+                totals["processes"] += 1
+        return totals
 
     def processes(self) -> int:
         """
@@ -70,7 +112,7 @@ class Account:
 
         @return: how many.
         """
-        return len((self._directory / "cgroup.procs").read_text().split())
+        return len(self._pids())
 
     def current(self) -> int | None:
         """
@@ -83,8 +125,17 @@ class Account:
         except OSError:
             return None
 
-    def _seconds(self) -> float:
-        """Read the processor time used so far."""
+    @property
+    def counted(self) -> bool:
+        """Whether the kernel counts its memory."""
+        return (self._directory / "memory.peak").exists()
+
+    def seconds(self) -> float:
+        """
+        Read the processor time used so far.
+
+        @return: seconds.
+        """
         rows = (self._directory / "cpu.stat").read_text().splitlines()
         return int(dict(row.split() for row in rows)["usage_usec"]) * _MICRO
 
@@ -139,6 +190,36 @@ class _Peak:
         return value
 
 
+class _Watch:
+    """Looks again and again how much memory the processes of an account have."""
+
+    def __init__(self, account: Account) -> None:
+        """
+        Begin to look.
+
+        @param account: whose.
+        """
+        self._account = account
+        self._most = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._ended.wait(_PAUSE):
+            self._most = max(self._most, self._account.resident()["proportional"])
+
+    def take(self) -> int | None:
+        """
+        End.
+
+        @return: the most; L{None} if there was no time to look.
+        """
+        self._ended.set()
+        self._thread.join()
+        return self._most or None
+
+
 class Measurement:
     """
     What is used while a C{with} statement runs.
@@ -162,11 +243,12 @@ class Measurement:
         """
         self._memory = self._account.peak("memory")
         self._processes = self._account.peak("pids")
-        self._before = self._account._seconds()
+        self._watch = None if self._account.counted else _Watch(self._account)
+        self._before = self._account.seconds()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """End."""
-        self.cost = Cost(
-            self._account._seconds() - self._before, self._memory.take(), self._processes.take()
-        )
+        seconds = self._account.seconds() - self._before
+        seen = None if self._watch is None else self._watch.take()
+        self.cost = Cost(seconds, self._memory.take(), seen, self._processes.take())

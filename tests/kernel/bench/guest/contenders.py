@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from tests.kernel.guest.agents import KTLSAGENT, TLSHD, Agent, Process
 from tests.kernel.guest.hosts import Host
 
 FLOOR: Final = "floor"
-ALL: Final = (KTLSAGENT, TLSHD, FLOOR)
+
+REALTIME: Final = ("chrt", "--rr", "1")
+"""How ktlsagent's unit has it scheduled: C{CPUSchedulingPolicy=rr}, C{CPUSchedulingPriority=1}."""
 
 PROGRAMS: Final = Path("/usr/local/lib/lab")
 """Where the root file system has the programs of the measurements."""
@@ -29,21 +30,19 @@ class Setting:
 
     @ivar keys: the kind of its keys and certificates.
     @ivar trust: C{small} or C{system}.
-    @ivar workers: how many processes serve, for an agent that can choose.
     """
 
     keys: str = "ecdsa"
     trust: str = "small"
-    workers: int = 1
 
-    def configuration(self, kind: str) -> str:
+    def configuration(self, way: Way) -> str:
         """
         Write it as a file in tlshd's format.
 
-        @param kind: for which agent.
+        @param way: for which agent.
         @return: the file's text.
         """
-        postQuantum = "pq." if self.keys == "mldsa" and kind == TLSHD else ""
+        postQuantum = "pq." if self.keys == "mldsa" and way.kind == TLSHD else ""
         lines = []
         for role in ("client", "server"):
             lines += [
@@ -52,23 +51,52 @@ class Setting:
                 f"x509.{postQuantum}certificate={certificate(self.keys, role)}",
                 f"x509.{postQuantum}private_key={privateKey(self.keys, role)}",
             ]
-        if kind == KTLSAGENT:
-            lines += ["[ktlsagent]", f"workers={self.workers}"]
+        if way.kind == KTLSAGENT:
+            lines += ["[ktlsagent]", f"workers={way.workers}"]
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """
+    How a contender is run.
+
+    @ivar kind: which agent it is.
+    @ivar prefix: the beginning of its command.
+    @ivar workers: how many processes serve, for an agent that can choose.
+    """
+
+    kind: str
+    prefix: tuple[str, ...] = REALTIME
+    workers: int = 1
+
+
+WAYS: Final = {
+    KTLSAGENT: Way(KTLSAGENT),
+    "ktlsagent-2w": Way(KTLSAGENT, workers=2),
+    TLSHD: Way(TLSHD, ()),
+    "tlshd-rr": Way(TLSHD),
+    FLOOR: Way(FLOOR),
+}
+"""
+All contenders by their names.  ktlsagent and tlshd are scheduled as their units say; the
+floor is as ktlsagent is, as it is to show what that could be at best; and tlshd is shown
+as it would be if its unit said the same.
+"""
 
 
 class Contender(Agent):
     """
     An agent in a control group.
 
+    @ivar contender: its name among L{WAYS}.
     @ivar account: the group.
     @ivar port: where its NFS server is.
-    @ivar began: the clock (C{CLOCK_MONOTONIC}) when it was started.
     """
 
     def __init__(
         self,
-        kind: str,
+        contender: str,
         host: Host,
         setting: Setting,
         prefix: Sequence[str] = (),
@@ -77,17 +105,19 @@ class Contender(Agent):
         """
         Start it; it listens a while later.
 
-        @param kind: which.
+        @param contender: its name.
         @param host: where.
         @param setting: its configuration.
-        @param prefix: the beginning of its command.
+        @param prefix: the beginning of its command, behind what its way of running needs.
         @param port: where its NFS server is.
         """
+        way = WAYS[contender]
         self._setting = setting
+        self.contender = contender
         self.account = Account()
         self.port = port
-        self.began = time.monotonic()
-        super().__init__(kind, host, setting.configuration(kind), (*self.account.prefix, *prefix))
+        command = (*way.prefix, *self.account.prefix, *prefix)
+        super().__init__(way.kind, host, setting.configuration(way), command)
 
     def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:
         if self.kind != FLOOR:
@@ -98,15 +128,18 @@ class Contender(Agent):
         command = (*prefix, str(PROGRAMS / FLOOR), *files)
         return self.host.start(*command, stdout=log, stderr=log, cwd="/tmp")
 
+    @property
+    def began(self) -> float:
+        """The clock (C{CLOCK_MONOTONIC}) when the agent itself was executed."""
+        return self.account.entered()
+
     def resident(self) -> dict[str, int]:
         """
-        Read how much memory its first process has.
+        Read how much memory all its processes have.
 
-        @return: C{resident}, and C{proportional}, its share of what several have, in octets.
+        @return: see L{Account.resident}.
         """
-        rows = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()[1:]
-        values = {row.partition(":")[0]: int(row.split()[1]) << 10 for row in rows}
-        return {"resident": values["Rss"], "proportional": values["Pss"]}
+        return self.account.resident()
 
     def stop(self) -> None:
         """Ask it to end; ktlsagent's books have to be balanced, the others have none."""

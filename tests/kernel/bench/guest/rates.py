@@ -29,7 +29,6 @@ class Plan:
     @ivar concurrencies: how many connections at a time.
     @ivar rounds: how many times.
     @ivar seconds: how long each time.
-    @ivar workers: how many processes serve, for agents that can choose.
     """
 
     agents: list[str]
@@ -39,12 +38,11 @@ class Plan:
     concurrencies: list[int]
     rounds: int
     seconds: float
-    workers: int = 1
 
     @property
     def setting(self) -> Setting:
         """What the agents are configured with."""
-        return Setting(self.keys, self.trust, self.workers)
+        return Setting(self.keys, self.trust)
 
     @property
     def client(self) -> str:
@@ -100,7 +98,6 @@ def _measureAll(lab: Lab, plan: Plan, started: dict[str, Contender]) -> None:
         # What is done once, is done now, and not while it is measured.
         load.run(agent.host, "-un1000", client=plan.client, port=agent.port)
         load.run(agent.host, "-n3", client=plan.client, port=agent.port)
-    lab.facts["idle"] = {kind: agent.resident() for kind, agent in started.items()}
     lab.facts["rounds"] = [
         {"agent": kind, "concurrency": concurrency, "round": number}
         | _measure(started[kind], concurrency, plan)
@@ -147,5 +144,6 @@ def _measure(agent: Contender, concurrency: int, plan: Plan) -> dict[str, Any]:
         "cpu": round(1e3 * measured.cost.seconds / succeeded, 4) if succeeded else None,
         "clientCpu": round(1e3 * found.clientSeconds / succeeded, 4) if succeeded else None,
         "memory": measured.cost.memory,
+        "proportional": measured.cost.proportional,
         "processes": measured.cost.processes,
     }

@@ -18,7 +18,7 @@ TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis=
 	cryptography-vectors==46.0.7
 
 .PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage bench \
-        packages clean
+        bench-publish packages clean
 
 help:
 	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
 	@echo 'make bench        ktlsagent, tlshd and a bare OpenSSL side by side; hours, or see below'
 	@echo 'make bench ROUNDS=1 QUICK=1       a quick look; PARTS="server storm" chooses'
+	@echo 'make bench-publish                puts the newest results into docs/benchmarks'
 
 demo: .lab-packages
 	$(SUDO) $(PYTHON) -m tests.kernel.demo
@@ -86,6 +87,9 @@ $(OLDEST)/.done: setup.py Makefile tests/requirements.py | .build-packages
 bench: .lab-packages $(BENCH)/.done
 	$(SUDO) $(BENCH)/bin/python -m tests.kernel.bench --rounds $(ROUNDS) $(if $(QUICK),--quick) $(PARTS)
 
+bench-publish: $(BENCH)/.done
+	$(BENCH)/bin/python -m tests.kernel.bench publish
+
 # The agents that are measured are in the lab's root file system: this is for the pictures.
 $(BENCH)/.done: Makefile | .build-packages
 	$(PYTHON) -m venv $(BENCH)
@@ -93,4 +97,4 @@ $(BENCH)/.done: Makefile | .build-packages
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(BENCH) .bench .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(BENCH) .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info

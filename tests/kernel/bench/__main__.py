@@ -1,13 +1,13 @@
 """
 C{python -m tests.kernel.bench [--rounds N] [--quick] [--output DIRECTORY] [PART ...]}:
-measures, and writes C{results.json}, the tables and the pictures.
+measures, and writes C{results.json}, the tables and the pictures.  C{publish} in the
+place of parts puts the newest results into the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import os
 import re
 import subprocess
@@ -16,15 +16,17 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.kernel.bench import native, server, soak, starting, storm
-from tests.kernel.bench.part import Failed, Options, Part
-from tests.kernel.bench.samples import Sample, summarise, table
+from tests.kernel.bench import bars, showing
+from tests.kernel.bench.part import Failed, Options
+from tests.kernel.bench.parts import PARTS
+from tests.kernel.bench.results import FILE, Results, Run, directoryName, newest
+from tests.kernel.bench.samples import summarise, table
 from tests.kernel.guests import GuestDied
 from tests.kernel.rootfs import BENCH, CHECKOUT, LabError, rootFileSystem
 
-_PARTS: Final = {part.PART.name: part.PART for part in (starting, server, storm, native, soak)}
-_OUTPUT: Final = CHECKOUT / "docs" / "benchmarks"
-_QUICK_OUTPUT: Final = CHECKOUT / ".bench"
+_RESULTS: Final = CHECKOUT / ".bench"
+_PUBLISHED: Final = CHECKOUT / "docs" / "benchmarks"
+_PUBLISH: Final = "publish"
 _PACKAGES: Final = (
     *("ktls-utils", "libgnutls30t64", "libssl3t64", "python3", "python3-twisted"),
     *("python3-openssl", "python3-cryptography", "python3-pyroute2", "user-mode-linux"),
@@ -42,7 +44,7 @@ def _say(text: str) -> None:
 
 def _machine() -> dict[str, Any]:
     """
-    Describe what is measured, and on what.
+    Describe what is measured on, and with what.
 
     @return: names and values.
     """
@@ -50,76 +52,126 @@ def _machine() -> dict[str, Any]:
     query = ["chroot", str(root), "dpkg-query", "-W", "-f", "${Package} ${Version}\n", *_PACKAGES]
     listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
     models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    commit = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
-        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
         "processor": models[0] if models else "unknown",
         "processors": os.cpu_count(),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB",
         "kernel": os.uname().release,
         "packages": dict(line.split() for line in listed.splitlines()),
-        "load before": os.getloadavg()[0],
     }
 
 
-def _show(part: Part, samples: list[Sample], output: Path, footnote: str) -> str:
+def _commit() -> str:
     """
-    Draw a part's pictures and make its table.
+    Name what is measured.
 
-    @param part: the part.
-    @param samples: what was measured.
-    @param output: where pictures go.
-    @param footnote: what they say about themselves.
-    @return: the table.
+    @return: the commit, and whether anything was changed since.
     """
-    # Only here, because whoever wants no pictures needs no library for them.
-    from tests.kernel.bench import plots  # noqa: PLC0415
-
-    groups = summarise(samples, part.dimensions, part.values)
-    for plot in part.plots:
-        path = output / f"{part.name}-{plot.value}.png"
-        plots.draw(part, plot, groups, path, footnote)
-    return f"## {part.title}\n\n{table(groups, part.dimensions, part.values)}\n"
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def main() -> None:
-    """Measure what the command line says."""
+def _measure(name: str, options: Options) -> Run:
+    """
+    Measure a part.
+
+    @param name: its name.
+    @param options: how thoroughly.
+    @return: what was found.
+    """
+    load, commit, began = os.getloadavg()[0], _commit(), time.monotonic()
+    date = dt.datetime.now(dt.UTC).isoformat(timespec="minutes")
+    samples = PARTS[name].measure(options, _say)
+    seconds = round(time.monotonic() - began)
+    _say(f"{name}: done in {seconds} s")
+    return Run(commit, date, seconds, options.rounds, options.quick, load, samples)
+
+
+def _measureAll(names: list[str], options: Options, directory: Path | None) -> int:
+    """
+    Measure parts, and write what was found after each of them.
+
+    @param names: the parts'.
+    @param options: how thoroughly.
+    @param directory: where results go; L{None} for the one of this day and machine.
+    @return: the exit status.
+    """
+    machine = _machine()
+    day = dt.datetime.now(dt.UTC).date().isoformat()
+    output = directory or _RESULTS / directoryName(machine, day, quick=options.quick)
+    results = Results.read(output) if (output / FILE).exists() else Results(machine)
+    if results.machine != machine:
+        _say(f"{output} has results of another machine, or of other packages: name another one")
+        return 1
+    status = 0
+    for name in names:
+        try:
+            results.runs[name] = _measure(name, options)
+        except (Failed, GuestDied) as error:
+            # The other parts may work; this one's earlier results stay.
+            _say(f"{name} failed: {error}")
+            status = 1
+            continue
+        results.write(output)
+        (output / showing.TABLES).write_text(showing.tables(results))
+        showing.pictures(results, name, output)
+        part = PARTS[name]
+        groups = summarise(results.runs[name].samples, part.dimensions, part.values)
+        print(f"## {part.title}\n\n{table(groups, part.dimensions, part.values)}\n", flush=True)
+    verdicts = [verdict for verdict in bars.judge(results.samples) if verdict.measured]
+    print(f"## The bars\n\n{bars.table(verdicts)}\n", flush=True)
+    _say(f"results are in {output}")
+    return status
+
+
+def _publish(source: Path | None) -> int:
+    """
+    Put results into the documentation.
+
+    @param source: their directory; L{None} for the newest one.
+    @return: the exit status.
+    """
+    source = source or newest(_RESULTS)
+    if source is None:
+        _say(f"nothing in {_RESULTS} but quick looks, if anything: run make bench first")
+        return 1
+    results = showing.publish(source, _PUBLISHED)
+    absent = [name for name in PARTS if name not in results.runs]
+    quick = [name for name, run in results.runs.items() if run.quick]
+    _say(f"published {source} in {_PUBLISHED}")
+    for words, names in (("not measured", absent), ("only looked at", quick)):
+        if names:
+            _say(f"{words}: {', '.join(names)}")
+    return 0
+
+
+def main() -> int:
+    """
+    Do what the command line says.
+
+    @return: the exit status.
+    """
     parser = argparse.ArgumentParser(prog="bench", description="Measure agents side by side.")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each agent")
     parser.add_argument("--quick", action="store_true", help="few settings, little time")
-    parser.add_argument("--output", type=Path, help="where results go")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PARTS)}")
+    parser.add_argument("--output", type=Path, help="the directory of the results")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; or {_PUBLISH}"
+    )
     given = parser.parse_args()
-    if unknown := set(given.parts) - set(_PARTS):
-        parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
-    output: Path = given.output or (_QUICK_OUTPUT if given.quick else _OUTPUT)
-    output.mkdir(parents=True, exist_ok=True)
-    options = Options(given.rounds, given.quick)
     try:
-        machine = _machine()
-        results: dict[str, Any] = {"machine": machine, "rounds": given.rounds}
-        results |= {"quick": given.quick, "samples": {}}
-        quick = ", a quick look" if given.quick else ""
-        footnote = f"{machine['date'][:10]}, {machine['commit']}, rounds: {given.rounds}{quick}"
-        tables = []
-        for name in given.parts or _PARTS:
-            began = time.monotonic()
-            samples = _PARTS[name].measure(options, _say)
-            _say(f"{name}: done in {time.monotonic() - began:.0f} s")
-            results["samples"][name] = samples
-            # Written after each part, so that what was measured survives what comes next.
-            (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-            tables.append(_show(_PARTS[name], samples, output, footnote))
-            (output / "tables.md").write_text("\n".join(tables))
-            print(tables[-1], flush=True)
-    except (Failed, GuestDied, LabError) as error:
-        sys.exit(str(error))
+        if given.parts == [_PUBLISH]:
+            return _publish(given.output)
+        if unknown := set(given.parts) - set(PARTS):
+            parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
+        names = given.parts or list(PARTS)
+        return _measureAll(names, Options(given.rounds, given.quick), given.output)
+    except LabError as error:
+        _say(str(error))
+    except KeyboardInterrupt:
+        _say("stopped; what the parts before gave is kept")
+    return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -129,10 +129,20 @@ def table(groups: Sequence[Group], dimensions: Sequence[str], values: Sequence[V
             for value in shown
         ]
         rows.append([*(str(part) for part in group.setting), group.agent, *texts])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """
+    Make a table in Markdown that can be read as it is.
+
+    @param rows: its cells, the headings first.
+    @return: the table.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
+    heading, *others = rows
     lines = (
         " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
+        for row in (heading, ["-" * width for width in widths], *others)
     )
     return "\n".join(f"| {line} |" for line in lines)

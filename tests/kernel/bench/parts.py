@@ -1,0 +1,13 @@
+"""All parts of the measurements, in the order in which they are run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.kernel.bench import native, server, soak, starting, storm
+from tests.kernel.bench.part import Part
+
+PARTS: Final[dict[str, Part]] = {
+    part.PART.name: part.PART for part in (starting, server, storm, native, soak)
+}
+"""By their names."""

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.logger import globalLogPublisher
 
 from ktlsagent.errors import SessionUnusable
 from ktlsagent.protocols.engine import TLSEngine
@@ -37,6 +38,11 @@ class EnduranceTests(AgentTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.addCleanup(gc.enable)
+        # trial keeps what is logged until it has told another process.
+        for observer in list(globalLogPublisher._observers):
+            if observer != self.events.append:
+                globalLogPublisher.removeObserver(observer)
+                self.addCleanup(globalLogPublisher.addObserver, observer)
         self.sockets: list[socket.socket] = []
         self.context = cache(self.makeContext)
         ring = self.keyrings.addKeyring(".nvme")

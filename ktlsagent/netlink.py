@@ -27,11 +27,8 @@ from ktlsagent.protocols.handshakefamily import (
     DoneAttribute,
     HandshakeCommand,
     HandshakeRequest,
-    encodeAccept,
-    encodeDone,
     findDescriptor,
     knownDoneAttributes,
-    parseAccept,
     sendableTags,
 )
 from ktlsagent.protocols.netlink import (
@@ -46,6 +43,7 @@ from ktlsagent.protocols.netlink import (
     parsePolicy,
     splitMessages,
 )
+from ktlsagent.protocols.quickmessages import encodeAccept, encodeDone, parseAccept
 
 _GROUPS_IN_PROC = 32
 

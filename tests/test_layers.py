@@ -26,6 +26,7 @@ PURE = {
     "openssl",
     "psk",
     "pskserver",
+    "quickmessages",
     "record",
     "rehearsal",
     "resumption",

@@ -18,14 +18,12 @@ The story of a request, from ACCEPT to DONE.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
@@ -152,7 +150,7 @@ class Upcall:
             transport = self._transport = UpcallTransport(
                 self._agent.reactor, self._request.descriptor
             )
-            peer = self._report.peer = _endpoint(transport.getPeer)
+            peer = self._report.peer = _endpoint(transport.peer)
             await self._wait(policy.settleSeconds(self._request))
             with self._agent.steps.turn(peer and peer.address, self._deadline) as turn:
                 await self._comes(turn, transport)
@@ -186,7 +184,7 @@ class Upcall:
         """Find the profile that the request is served by."""
         asked = policy.askedOf(
             self._request,
-            local=_endpoint(transport.getHost),
+            local=_endpoint(transport.local),
             peer=peer,
             keyring=self._agent.keyrings.name(self._request.keyring),
             namespaces=self._agent.configured.namespaces,
@@ -278,13 +276,12 @@ class Upcall:
                 self._report.note(f"keyring {ring} could not be unlinked: {error}")
 
 
-def _endpoint(ask: Callable[[], IPv4Address | IPv6Address]) -> Endpoint | None:
+def _endpoint(ask: Callable[[], Endpoint]) -> Endpoint | None:
     """Ask for one end of the connection; there may be none any more."""
     try:
-        address = ask()
+        return ask()
     except (OSError, ValueError):
         return None
-    return Endpoint(ipaddress.ip_address(address.host), address.port)
 
 
 def _expired(protocol: HandshakeProtocol) -> DeadlineExpired:

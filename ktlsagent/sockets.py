@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IWriteDescriptor
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from ktlsagent.errors import HandshakeError, PeerClosed, RequestUnsupported
 from ktlsagent.interfaces import IAgentReactor
+from ktlsagent.profiles import Address, Endpoint
 from ktlsagent.protocols.handshake import IRecordTransport
 from ktlsagent.protocols.record import (
     HEADER_LENGTH,
@@ -68,13 +70,16 @@ class UpcallTransport:
         @raise OSError: if it is no socket; it is then still the caller's.
         """
         self._reactor = reactor
-        self._socket = socket.socket(fileno=descriptor)
+        # Python is not to ask for a type that nobody looks at.
+        self._socket = socket.socket(type=socket.SOCK_STREAM, fileno=descriptor)
         self._reader = RecordReader()
         self._protocol: Protocol | None = None
         self._output = b""
         self._flushed: Callable[[], None] | None = None
+        self._wanted = False
         self._reading = False
-        self._noDelay: int | None = None
+        self._writing = False
+        self._delayed = False
         self._peeking: Peeked | None = None
         self._peekUntil = 0.0
         self._peekTimer: IDelayedCall | None = None
@@ -112,13 +117,14 @@ class UpcallTransport:
         @param protocol: gets the records, and the end if it comes early.
         @raise RequestUnsupported: if this is no TCP connection.
         """
-        kind = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+        kind = self._socket.proto
         if kind != socket.IPPROTO_TCP:
             raise RequestUnsupported(
                 "not-tcp", f"expected a TCP connection (IP protocol 6), found protocol {kind}"
             )
-        self._noDelay = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._delayed = True
         self._protocol = protocol
         protocol.makeConnection(self)
 
@@ -128,11 +134,11 @@ class UpcallTransport:
         options are as they were.
         """
         self.stopProducing()
-        self._reactor.removeWriter(self)
+        self._stopWriting()
         self._protocol = None
-        if self._noDelay is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self._noDelay)
-            self._noDelay = None
+        if self._delayed:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            self._delayed = False
 
     def close(self) -> None:
         """
@@ -152,12 +158,14 @@ class UpcallTransport:
         """
         Read the next record, now if it is there, else when it comes.
         """
-        self.doRead()
+        self._wanted = True
+        self._readRecord()
 
     def stopProducing(self) -> None:
         """
         Read no more.
         """
+        self._wanted = False
         self._stopPeeking()
 
     def peekRecord(self, seconds: float, callback: Peeked) -> None:
@@ -213,10 +221,18 @@ class UpcallTransport:
             timer.cancel()
 
     def doRead(self) -> None:
-        """See L{IReadDescriptor}.  Takes no octet behind the current record."""
+        """See L{IReadDescriptor}."""
         if self._peeking is not None:
             self._peek(self._peeking)
-            return
+        elif self._wanted:
+            self._readRecord()
+        else:
+            # Something comes while the protocol is busy: only now is it worth
+            # while to tell the reactor that nothing is wanted.
+            self._stopReading()
+
+    def _readRecord(self) -> None:
+        """Take what is there of the current record, and no octet behind it."""
         record = None
         while record is None:
             try:
@@ -235,7 +251,7 @@ class UpcallTransport:
             except HandshakeError as error:
                 self._lost(error)
                 return
-        self._stopReading()
+        self._wanted = False
         if self._protocol is not None:
             self._protocol.dataReceived(record)
 
@@ -245,8 +261,9 @@ class UpcallTransport:
 
         @param data: the octets.
         """
-        self._output += data
-        self.doWrite()
+        if data:
+            self._output += data
+            self.doWrite()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """See L{ITransport}."""
@@ -259,14 +276,16 @@ class UpcallTransport:
                 sent = self._socket.send(self._output, _NO_WAIT)
                 self._output = self._output[sent:]
         except BlockingIOError:
-            self._reactor.addWriter(self)
+            if not self._writing:
+                self._writing = True
+                self._reactor.addWriter(self)
             return
         except OSError as error:
             self._output = b""
-            self._reactor.removeWriter(self)
+            self._stopWriting()
             self._lost(PeerClosed("connection-lost", f"the connection broke: {error}"))
             return
-        self._reactor.removeWriter(self)
+        self._stopWriting()
         if self._flushed is not None:
             flushed, self._flushed = self._flushed, None
             flushed()
@@ -289,13 +308,33 @@ class UpcallTransport:
         """See L{IReadDescriptor}: the reactor cannot wait for the socket any more."""
         self._lost(PeerClosed("connection-lost", f"the connection broke: {reason.value}"))
 
+    def peer(self) -> Endpoint:
+        """
+        Say who the peer is.
+
+        @return: the other end of the connection.
+        @raise OSError: if there is none any more.
+        @raise ValueError: if it has no IP address.
+        """
+        return _endpoint(self._socket.getpeername())
+
+    def local(self) -> Endpoint:
+        """
+        Say who we are.
+
+        @return: our end of the connection.
+        @raise OSError: if the system does not know.
+        @raise ValueError: if it has no IP address.
+        """
+        return _endpoint(self._socket.getsockname())
+
     def getPeer(self) -> IPv4Address | IPv6Address:
         """See L{ITransport}."""
-        return _address(self._socket.getpeername())
+        return _twistedAddress(self.peer())
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """See L{ITransport}."""
-        return _address(self._socket.getsockname())
+        return _twistedAddress(self.local())
 
     def _startReading(self) -> None:
         if not self._reading:
@@ -307,6 +346,11 @@ class UpcallTransport:
             self._reading = False
             self._reactor.removeReader(self)
 
+    def _stopWriting(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._reactor.removeWriter(self)
+
     def _lost(self, error: HandshakeError) -> None:
         self.stopProducing()
         protocol, self._protocol = self._protocol, None
@@ -315,11 +359,21 @@ class UpcallTransport:
             protocol.connectionLost(Failure(error.with_traceback(None)))
 
 
-def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> IPv4Address | IPv6Address:
-    """Make Twisted's address of a socket's; an IPv4-mapped one is an IPv4 address."""
+def _endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Make an endpoint of a socket's name."""
     host, port = name[:2]
+    return Endpoint(_address(host), port)
+
+
+@lru_cache(maxsize=1024)
+def _address(host: str) -> Address:
+    """Read an address; an IPv4-mapped one is an IPv4 address."""
     address = ipaddress.ip_address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    kind = IPv4Address if address.version == 4 else IPv6Address  # noqa: PLR2004
-    return kind("TCP", str(address), port)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _twistedAddress(endpoint: Endpoint) -> IPv4Address | IPv6Address:
+    """Make Twisted's address of one end of a connection."""
+    kind = IPv4Address if endpoint.address.version == 4 else IPv6Address  # noqa: PLR2004
+    return kind("TCP", str(endpoint.address), endpoint.port)

@@ -116,7 +116,7 @@ LAYERS: dict[str, str] = {
     "netlinksocket": "interfaces",
     "netlink": "errors interfaces netlinksocket protocols",
     "notify": "",
-    "sockets": "errors interfaces protocols",
+    "sockets": "errors interfaces profiles protocols",
     "report": "errors policy profiles protocols",
     "namespace": "",
     "configured": (

@@ -8,14 +8,13 @@ import ssl
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.logger import eventAsText
 
 from ktlsagent.config import AgentConfig
 from ktlsagent.peers.authorisation import Access
 from ktlsagent.policy import PEER_AUTHENTICATED
-from ktlsagent.profiles import Handshake, Match, Profile, Trust
+from ktlsagent.profiles import Endpoint, Handshake, Match, Profile, Trust
 from ktlsagent.protocols.handshake import TICKET_SECONDS
 from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
@@ -25,6 +24,8 @@ from tests.support.agent import AgentTestCase, Peer, peerContext
 from tests.support.certificates import Credentials
 from tests.support.fakekernel import CLIENTHELLO, SERVERHELLO, UNAUTH, X509, FakeUpcall
 from tests.support.modelktls import ModelKTLS
+
+ELSEWHERE = ipaddress.ip_address("192.0.2.1")
 
 
 class ResumptionTests(AgentTestCase):
@@ -169,9 +170,7 @@ class ResumptionTests(AgentTestCase):
         self.begin(access=access)
         upcall, client = self.visit(own)
         self.assertEqual(upcall.status, 0)
-        self.patch(
-            UpcallTransport, "getPeer", lambda _transport: IPv4Address("TCP", "192.0.2.1", 700)
-        )
+        self.patch(UpcallTransport, "peer", lambda _transport: Endpoint(ELSEWHERE, 700))
         upcall, _client = self.visit(session=client.tls.session)
         self.assertEqual(upcall.status, errno.EACCES)
         event = self.handshakes()[-1]
@@ -191,9 +190,7 @@ class ResumptionTests(AgentTestCase):
         )
         self.begin(profile)
         _upcall, client = self.visit(certificates.client())
-        self.patch(
-            UpcallTransport, "getPeer", lambda _transport: IPv4Address("TCP", "192.0.2.1", 700)
-        )
+        self.patch(UpcallTransport, "peer", lambda _transport: Endpoint(ELSEWHERE, 700))
         upcall, again = self.visit(session=client.tls.session)
         self.assertEqual((upcall.status, again.tls.session_reused), (0, False))
         names = [event["profile"] for event in self.handshakes()]
@@ -229,9 +226,7 @@ class ResumptionTests(AgentTestCase):
         self.assertEqual(upcall.status, errno.EACCES)
         self.assertEqual(self.handshakes()[-1]["code"], "name-mismatch")
         self.mount(servers)
-        self.patch(
-            UpcallTransport, "getPeer", lambda _transport: IPv4Address("TCP", "192.0.2.1", 2049)
-        )
+        self.patch(UpcallTransport, "peer", lambda _transport: Endpoint(ELSEWHERE, 2049))
         self.mount(servers)
         self.assertEqual(self.resumed(), ["-", "-", "yes", "-"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import struct
@@ -16,8 +17,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ktlsagent.errors import HandshakeError, PeerClosed, PeerMisbehaved, RequestUnsupported
+from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshake import IRecordTransport
-from ktlsagent.sockets import UpcallTransport, _address
+from ktlsagent.sockets import UpcallTransport, _endpoint
 from tests.support.ktlstests import connectedPair
 from tests.support.reactor import TurnReactor
 
@@ -30,7 +32,7 @@ RECORDS = (
 
 def _requireIPv6() -> None:
     """
-    Skip a test where there is no IPv6; L{_address} is tested on plain values anyway.
+    Skip a test where there is no IPv6; L{_endpoint} is tested on plain values anyway.
 
     @raise SkipTest: if there is none.
     """
@@ -626,14 +628,23 @@ class UpcallTransportAddressTests(_UpcallTestCase):
         self.assertEqual(self.transport.getHost(), IPv4Address("TCP", *self.near.getsockname()))
 
     def test_plainValues(self) -> None:
-        """Any address that the system gives becomes Twisted's; a mapped one is an IPv4 address."""
+        """Any address that the system gives is known; a mapped one is an IPv4 address."""
         for name, expected in (
-            (("192.0.2.1", 2049), IPv4Address("TCP", "192.0.2.1", 2049)),
-            (("2001:db8::1", 2049, 0, 0), IPv6Address("TCP", "2001:db8::1", 2049)),
-            (("fe80::1", 2049, 0, 2), IPv6Address("TCP", "fe80::1", 2049)),
-            (("::ffff:192.0.2.1", 2049, 0, 0), IPv4Address("TCP", "192.0.2.1", 2049)),
+            (("192.0.2.1", 2049), "192.0.2.1"),
+            (("2001:db8::1", 2049, 0, 0), "2001:db8::1"),
+            (("fe80::1", 2049, 0, 2), "fe80::1"),
+            (("::ffff:192.0.2.1", 2049, 0, 0), "192.0.2.1"),
         ):
-            self.assertEqual(_address(name), expected)
+            self.assertEqual(_endpoint(name), Endpoint(ipaddress.ip_address(expected), 2049))
+
+    def test_otherNames(self) -> None:
+        """What is no IP address is refused: a Unix socket has a path."""
+        for name in (("", 1), ("/run/socket", 1)):
+            self.assertRaises(ValueError, _endpoint, name)
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        self.assertRaises(ValueError, self.adopt(near).peer)
 
     def test_gone(self) -> None:
         """A connection that is gone has no peer."""

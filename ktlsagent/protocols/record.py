@@ -39,6 +39,9 @@ class ContentType(IntEnum):
     APPLICATION_DATA = 23
 
 
+_CONTENT_TYPES = frozenset(ContentType)
+
+
 class AlertDescription(IntEnum):
     """C{AlertDescription} of RFC 8446, section 6."""
 
@@ -167,7 +170,7 @@ def fragmentLength(header: bytes) -> int:
     @return: how many octets follow the header.
     @raise PeerMisbehaved: if this is no header of a TLS record.
     """
-    if header[0] not in ContentType.__members__.values() or header[1] != _LEGACY_MAJOR_VERSION:
+    if header[0] not in _CONTENT_TYPES or header[1] != _LEGACY_MAJOR_VERSION:
         raise PeerMisbehaved(
             "not-tls", f"expected a TLS record from the peer, found octets {header.hex(' ')}"
         )

@@ -137,7 +137,9 @@ LAYERS: dict[str, str] = {
     "readysocket": "",
     "processes.template": "lean",
     "processes.channel": "config",
-    "processes.worker": "config errors lean netlink processes.channel service",
+    "processes.worker": (
+        "config credentials.tokenload errors lean netlink processes.channel service"
+    ),
     "processes.workers": (
         "config configured errors interfaces keyrings ktls netlink processes.channel "
         "processes.template processes.worker service"

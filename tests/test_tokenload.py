@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.bindings import _rust
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
+from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.credentials import tokenload
 from ktlsagent.credentials.tokenload import PIN_REFUSED, load
@@ -161,6 +162,16 @@ class HereTests(LoadTestCase):
         self.patch(tokenload, "_isLoaded", lambda _provider: True)
         reason = self.assertRefused(TokenLost, "token-unavailable", self.key(TPM, None, b"nothing"))
         self.assertIn("a new process can use it", reason)
+
+
+class ProvidersTests(SynchronousTestCase):
+    """Tests for L{tokenload.providers}."""
+
+    def test_loaded(self) -> None:
+        """A provider that OpenSSL has loaded is a module of this process."""
+        self.assertEqual(tokenload.providers(), [])
+        self.patch(tokenload, "PKCS11", PRESENT)
+        self.assertEqual(tokenload.providers(), [PRESENT])
 
 
 class SignTests(LoadTestCase):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import Logger, eventAsText, eventFromJSON
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
+import ktlsagent
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, StartError
 from ktlsagent.processes.channel import encodeConfig
@@ -17,6 +22,8 @@ from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import SERVERHELLO
+
+ROOT = Path(ktlsagent.__file__).parents[1]
 
 
 class StoppingReactor:
@@ -213,3 +220,48 @@ class WorkerTests(AgentTestCase):
             eventAsText(eventFromJSON(event.decode()), includeTimestamp=False),
             f"[some.where#warn] expected\ntext of {self}",
         )
+
+
+SCRIPT = """
+import ctypes, os, shutil, socket, sys, time
+import _ctypes
+from ktlsagent.processes import worker
+
+provider = shutil.copy(_ctypes.__file__, sys.argv[1])
+ctypes.CDLL(provider)
+near, far = socket.socketpair()
+ready = os.memfd_create("ready")
+pid = os.fork()
+if pid == 0:
+    near.close()
+    worker.run(far.detach(), ready)
+far.close()
+ours = open("/proc/self/cmdline", "rb").read()
+while open(f"/proc/{pid}/cmdline", "rb").read() == ours:
+    time.sleep(0.01)
+print(open(f"/proc/{pid}/maps").read().count(provider))
+near.sendall(b"stop\\n")
+print(near.recv(1000), os.waitpid(pid, 0)[1])
+"""
+
+
+class AnewTests(SynchronousTestCase):
+    """Workers of a parent that may have connected to a token."""
+
+    def test_anew(self) -> None:
+        """
+        With a provider for tokens in the process, the worker becomes a program of its
+        own, without it, and obeys the parent.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        path = str((folder / "pkcs11.so").absolute())
+        ended = subprocess.run(
+            [sys.executable, "-c", SCRIPT, path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((ended.stdout, ended.stderr), ("0\nb'' 0\n", ""))

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -63,6 +63,16 @@ def load(key: TokenKey) -> crypto.PKey:
             f"{error.reason}; a new process can use it, but not this one, which has looked for "
             "it too early, or has lost it",
         ) from None
+
+
+def providers() -> Sequence[str]:
+    """
+    Find out which providers for tokens OpenSSL has in this process.  It loads
+    those of its configuration when it comes to life, and never another time.
+
+    @return: their names.
+    """
+    return [provider for provider in (TPM, PKCS11) if _isLoaded(provider)]
 
 
 def loadHere(key: TokenKey) -> crypto.PKey:

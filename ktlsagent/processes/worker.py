@@ -5,11 +5,12 @@ their channel, and logs to it.  If the parent goes, it finishes what it has begu
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from twisted.internet import default
 from twisted.internet.defer import Deferred
@@ -18,11 +19,18 @@ from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, globalLo
 from twisted.python.failure import Failure
 
 from ktlsagent.config import AgentConfig
+from ktlsagent.credentials import tokenload
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.lean import settle
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.channel import Channel, decodeConfig
 from ktlsagent.service import AgentService
+
+_ANEW: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from ktlsagent import lean; lean.begin(); "
+    "from ktlsagent.processes import worker; worker.be(*map(int, sys.argv[2:]))"
+)
 
 _STALE: list[object] = []
 """What was the parent's; it must not be finalized here."""
@@ -30,7 +38,26 @@ _STALE: list[object] = []
 
 def run(channel: int, ready: int) -> NoReturn:
     """
-    Be a worker, from the fork to the end of the process.
+    Become a worker, after the fork.
+
+    A provider of OpenSSL for tokens may have connected to its token before the
+    fork, and connects but once in a process.  If there is one, the worker is a
+    program of its own, which shares nothing with others.
+
+    @param channel: descriptor of the channel to the parent.
+    @param ready: descriptor of the socket for READY.
+    """
+    if not tokenload.providers():
+        be(channel, ready)
+    for descriptor in (channel, ready):
+        os.set_inheritable(descriptor, True)
+    arguments = [json.dumps(sys.path), str(channel), str(ready)]
+    os.execv(sys.executable, [sys.executable, "-c", _ANEW, *arguments])  # noqa: S606 - it is this program
+
+
+def be(channel: int, ready: int) -> NoReturn:
+    """
+    Be a worker, to the end of the process.
 
     @param channel: descriptor of the channel to the parent.
     @param ready: descriptor of the socket for READY.

@@ -147,6 +147,13 @@ def _varied() -> Iterator[Case]:
             {"kind": kind},
         )
         yield Case(
+            camel("token", kind, "shared"),
+            f"Two workers have the same key in a token, {kind}, and are replaced when it was away.",
+            "tokenkeys.shared",
+            {"kind": kind},
+            timeout=180.0,
+        )
+        yield Case(
             camel("token", kind, "slow"),
             f"A token, {kind}, that says nothing holds up no handshake that does not need it.",
             "tokenkeys.slow",

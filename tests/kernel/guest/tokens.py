@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.kernel.guest import certificates
+from tests.kernel.guest import certificates, tpmrelay
 from tests.kernel.guest.certificates import certificate, privateKey
 from tests.kernel.guest.hosts import CommandFailed
 from tests.kernel.guest.waiting import until
@@ -109,6 +110,15 @@ class Tokens:
         @return: C{env} and the variables.
         """
         return ["env", *(f"{name}={value}" for name, value in self.environment().items())]
+
+    def prefixWithDevice(self) -> Sequence[str]:
+        """
+        Do as L{prefix} does, but have the way to the TPM stay open, as a device's does.
+
+        @return: C{env} and the variables.
+        """
+        relay = f"cmd:exec {sys.executable} -IS {tpmrelay.__file__} {self.directory}/tpm.sock"
+        return [*self.prefix(), f"TPM2OPENSSL_TCTI={relay}"]
 
     def startTPM(self) -> None:
         """Start the TPM; it keeps what it knows over a restart."""

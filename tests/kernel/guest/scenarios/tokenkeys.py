@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections import Counter
 from typing import Final
 
 from tests.kernel.guest import ktls, peers
@@ -199,6 +201,55 @@ def gone(lab: Lab, kind: str) -> None:
     with lab.mounted(clientHost, "3", "mtls"):
         agent.waitForHandshake(len(agent.handshakes())).expect("ok")
     _expectNoPin(lab)
+
+
+def shared(lab: Lab, kind: str) -> None:
+    """
+    Two workers use the same token, each in a way of its own.  It goes away and comes
+    back: those that have lost it are replaced.
+
+    @param lab: the stage.
+    @param kind: C{tpm2} or C{pkcs11}.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
+    own = _identity(tokens, "server", kind)
+    process, start = {
+        "tpm2": ("tpm", tokens.startTPM),
+        "pkcs11": ("server", tokens.startServer),
+    }[kind]
+    text = section("ktlsagent", {"workers": "2"}) + roles({}, own)
+    prefix = tokens.prefixWithDevice() if kind == "tpm2" else tokens.prefix()
+    agent = lab.agent(serverHost, text=text, prefix=prefix)
+    lab.agent(clientHost)
+    lab.listening()
+    ready = time.monotonic()
+    lab.server(serverHost, "mtls")
+    _mountMany(lab, clientHost)
+    served = Counter(re.findall(r"worker=(\d)\] handshake ok", agent.log()))
+    lab.facts["handshakes of each"] = dict(served)
+    expect("workers that have served", len(served), 2)
+    expect("handshakes that failed", len(_failed(agent)), 0)
+    tokens.stop(process)
+    while len(set(re.findall(r"worker=(\d)\] handshake failed", agent.log()))) < 2:
+        peers.outcome(clientHost)
+    time.sleep(max(0.0, ready + _SHORTEST_LIFE - time.monotonic()))
+    start()
+    _mountMany(lab, clientHost)
+    until(lambda: len(re.findall(r"worker \d is up", agent.log())) == 4, "both are replaced")
+    _expectNoPin(lab)
+
+
+def _mountMany(lab: Lab, host: Host) -> None:
+    """
+    Mount with many connections, so that each worker gets some.
+
+    @param lab: the stage.
+    @param host: the client.
+    """
+    for _time in range(3):
+        with lab.mounted(host, "4.2", "mtls", "server.lab", "nconnect=8") as mount:
+            lab.facts.setdefault("mount-s", []).append(round(mount.seconds, 2))
 
 
 def slow(lab: Lab, kind: str) -> None:

@@ -164,6 +164,13 @@ class PeerClosed(HandshakeError):
     """The connection ended in mid-handshake."""
 
 
+class PeerLeft(HandshakeError):
+    """
+    The connection ended as soon as the handshake was over: as a rule a refusal
+    without a word, which would be the same another time.
+    """
+
+
 class DeadlineExpired(HandshakeError):
     """The time that the kernel allows was used up."""
 
@@ -184,6 +191,7 @@ STATUS: dict[type[BaseException], int] = {
     PeerMisbehaved: errno.EACCES,
     PeerAlert: errno.EACCES,
     PeerClosed: errno.ETIMEDOUT,
+    PeerLeft: errno.EACCES,
     DeadlineExpired: errno.ETIMEDOUT,
     SessionUnusable: errno.EIO,
 }

@@ -195,7 +195,7 @@ class IKernelTLS(Interface):
         @param session: the session.
         @raise SessionUnusable: if the kernel did not take them; the socket is
             then of no use.
-        @raise PeerClosed: if there is no connection any more; what the peer has
+        @raise PeerLeft: if there is no connection any more; what the peer has
             said before is still in the socket.
         """
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from zope.interface import implementer
 
-from ktlsagent.errors import HandshakeError, PeerClosed, SessionUnusable, StartError
+from ktlsagent.errors import HandshakeError, PeerLeft, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import (
     CIPHER_SUITES,
@@ -80,8 +80,8 @@ class KernelTLS:
         except OSError as error:
             number = error.errno or errno.EIO
             if number == errno.ENOTCONN:
-                raise PeerClosed(
-                    "connection-closed",
+                raise PeerLeft(
+                    "closed-after-handshake",
                     "expected a connection that outlasts the handshake, found that the peer, or "
                     "the kernel, closed it as soon as the handshake was over",
                 ) from error

@@ -34,7 +34,7 @@ from ktlsagent import policy
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.contexts import ProfileContexts
 from ktlsagent.credentials.latecontexts import LateContexts, Tokens
-from ktlsagent.errors import DeadlineExpired, NetlinkError, PeerClosed, TokenFailed, statusOf
+from ktlsagent.errors import DeadlineExpired, NetlinkError, PeerLeft, TokenFailed, statusOf
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.keys import RequestKeys
@@ -74,8 +74,8 @@ class Handover(Protocol):
         session = self.transport.session
         try:
             self._kernelTLS.install(self._socket, session)
-        except PeerClosed as closed:
-            self.finished.errback(Failure(self.transport.lastWords() or closed))
+        except PeerLeft as left:
+            self.finished.errback(Failure(self.transport.lastWords() or left))
         except Exception:  # noqa: BLE001 - the story's to tell
             self.finished.errback(Failure())
         else:

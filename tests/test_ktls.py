@@ -10,7 +10,7 @@ from typing import cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.errors import PeerClosed, SessionUnusable, StartError
+from ktlsagent.errors import PeerLeft, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -162,8 +162,8 @@ class KernelTLSInstallTests(SynchronousTestCase):
     def test_notConnected(self) -> None:
         """A connection that has ended is named as that, and is nobody's fault here."""
         self.socket.errors = {("set", SOL_TCP, TCP_ULP): errno.ENOTCONN}
-        error = self.assertRaises(PeerClosed, self.install)
-        self.assertEqual(error.code, "connection-closed")
+        error = self.assertRaises(PeerLeft, self.install)
+        self.assertEqual(error.code, "closed-after-handshake")
         self.assertIn("closed it as soon as the handshake was over", error.reason)
 
     def test_attachedAlready(self) -> None:

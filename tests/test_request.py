@@ -167,9 +167,9 @@ class ServerTests(AgentTestCase):
         upcall, client = self.serve()
         self.kernelTLS.meanwhile = client.close
         self.run_(client)
-        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.ETIMEDOUT, ()))
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EACCES, ()))
         (event,) = self.handshakes()
-        self.assertEqual((event["code"], event["alert_received"]), ("connection-closed", "-"))
+        self.assertEqual((event["code"], event["alert_received"]), ("closed-after-handshake", "-"))
 
     def test_bugInTheHandover(self) -> None:
         """A bug is EIO for the kernel and a traceback for us."""

@@ -136,7 +136,7 @@ _BAD_SERVERS: Final = (
     ("stalls", "ETIMEDOUT", "deadline", "-", "ETIMEDOUT"),
     # They are gone when the client has its keys: the kernel takes none for the connection.
     ("refuses-at-once", "EACCES", "alert-access-denied", "-", "EACCES"),
-    ("closes-at-once", "ETIMEDOUT", "connection-closed", "-", "ETIMEDOUT"),
+    ("closes-at-once", "EACCES", "closed-after-handshake", "-", "EACCES"),
 )
 
 _BAD_CLIENTS: Final = (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from ktlsagent.errors import PeerClosed, SessionUnusable, StartError
+from ktlsagent.errors import PeerLeft, SessionUnusable, StartError
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import EstablishedSession
@@ -54,7 +54,7 @@ class FakeKernelTLS:
         # C{tls_init} of C{net/tls/tls_main.c} wants an established connection.
         state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state != _TCP_ESTABLISHED:
-            raise PeerClosed("connection-closed", f"expected TCP_ESTABLISHED, found {state}")
+            raise PeerLeft("closed-after-handshake", f"expected TCP_ESTABLISHED, found {state}")
         if any(known is connection for known, _session in self.installed):
             raise SessionUnusable("ktls-refused", "expected no kTLS yet, found EEXIST")
         if session.suite.name not in self.suites:

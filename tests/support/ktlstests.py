@@ -7,7 +7,7 @@ import socket
 
 from zope.interface.verify import verifyObject
 
-from ktlsagent.errors import HandshakeError, PeerClosed, SessionUnusable
+from ktlsagent.errors import HandshakeError, PeerLeft, SessionUnusable
 from ktlsagent.interfaces import IKernelTLS
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, IV_LENGTH, CipherSuite
 from ktlsagent.protocols.keyschedule import TrafficKeys
@@ -81,9 +81,9 @@ class KernelTLSTestsMixin(TestsMixin):
         """
         near, _far = makeSessions(CIPHER_SUITES["TLS_AES_128_GCM_SHA256"])
         error: HandshakeError = self.assertRaises(
-            PeerClosed, self.makeKernelTLS().install, connection, near
+            PeerLeft, self.makeKernelTLS().install, connection, near
         )
-        self.assertEqual(error.code, "connection-closed")
+        self.assertEqual(error.code, "closed-after-handshake")
 
     def test_interface(self) -> None:
         """It provides what the agent counts on."""

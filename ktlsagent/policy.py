@@ -207,11 +207,14 @@ class Served:
 
     def tags(self, certificate: x509.Certificate | None) -> Sequence[str]:
         """
-        Say which session tags a peer gets.
+        Say which session tags a client gets.  Servers get none: no consumer of the
+        kernel's asks what they are.
 
         @param certificate: its verified certificate, if it has shown one.
         @return: the names, sorted.
         """
+        if self.asked.role is Role.CLIENT:
+            return []
         given = self.contexts.profile.tags
         return [tag for tag in self.tagSet.of(certificate) if given is None or tag in given]
 

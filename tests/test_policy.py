@@ -543,6 +543,14 @@ class JudgeTests(ServedTestCase):
             self.assertEqual(self.serve(SERVER).tags(certificate), expected)
         self.assertEqual(self.serve(SERVER).tags(None), [])
 
+    def test_tagsOfServers(self) -> None:
+        """Servers get no tags, which are names for kinds of clients; rules may ask for them."""
+        self.tags = self.tagSet()
+        self.assertEqual(self.serve(CLIENT).tags(certificates.server().certificate), [])
+        for name, verdict in (("ca", None), ("other", "not-allowed")):
+            access = Access(allow=(parseRule(f"tag:{name}"),))
+            self.assertEqual(self.judge(CLIENT, certificates.server(), access=access), verdict)
+
     def tagSet(self) -> TagSet:
         """
         Load some tags.

@@ -197,7 +197,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertIsNone(self.judge("m\u00fcller.lab", "xn--mller-kva.lab"))
 
     def test_commonNameOnly(self) -> None:
-        """The common name is no name of a server (RFC 6125, section 6.4.4)."""
+        """The common name is no name of a server (RFC 9525, section 2)."""
         for name in ("server.lab", "10.0.0.2"):
             self.assertIn("found one for no subjectAltName", self.mismatch(self.judge(name)))
 

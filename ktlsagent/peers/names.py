@@ -27,7 +27,8 @@ _HOST_NAME_LENGTH = 253
 @dataclass(frozen=True, slots=True)
 class ReferenceName:
     """
-    The name that a server's certificate has to be for (RFC 6125, section 1.8).
+    The name that a server's certificate has to be for: the reference identifier of
+    RFC 9525, section 6.1.
 
     @ivar text: the name as the operator sees it.
     @ivar address: the address, if the name is one: an IP-ID.
@@ -83,8 +84,8 @@ def _hostName(text: str) -> str:
 def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRejected | None:
     """
     Judge whether a server's certificate is for the name that was asked for.
-    There is no fallback to the common name (RFC 6125, section 6.4.4) and no
-    look-up of names.
+    There is no fallback to the common name (RFC 9525, section 2) and no look-up
+    of names.
 
     @param reference: the name.
     @param certificate: the server's own certificate; its chain is good.

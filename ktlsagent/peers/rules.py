@@ -4,7 +4,7 @@ Rules on what a peer says about itself, from their texts to tests.
 C{*} stands for any run of characters and C{?} for any one.
 
   - C{dns:PATTERN}: a dNSName, whatever the case.  As with a wildcard in a
-    certificate (RFC 6125, section 6.4.3) no C{*} stands for a dot:
+    certificate (RFC 9525, section 6.3) no C{*} stands for a dot:
     C{*.example.org} is for C{a.example.org} and not for C{a.b.example.org}.  A
     wildcard in a certificate is never expanded: only a rule with the same text
     allows it.

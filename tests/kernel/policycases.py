@@ -70,6 +70,16 @@ def _plain() -> Iterator[Case]:
             "Rules of every kind let clients in or not, deny wins, and addresses are compared.",
         ),
         (
+            "accessByStrength",
+            "authorisation.strength",
+            "RSA keys that are shorter than a profile wants are refused by either end.",
+        ),
+        (
+            "certificatesByKindOfKey",
+            "postquantum.byKindOfKey",
+            "Of ML-DSA, ECDSA, Ed25519 and RSA certificates a client sees what it can verify.",
+        ),
+        (
             "tags",
             "tagging.tags",
             "Session tags are found, logged, and let a client in; a broken file changes nothing.",

@@ -26,7 +26,7 @@ RPC_PURPOSES: Final = (
     ObjectIdentifier("1.3.6.1.5.5.7.3.33"),
     ObjectIdentifier("1.3.6.1.5.5.7.3.34"),
 )
-"""Those of RFC 9289, section 5.2: id-kp-rpcTLSClient and id-kp-rpcTLSServer."""
+"""Those of RFC 9289, section 8.3: id-kp-rpcTLSClient and id-kp-rpcTLSServer."""
 
 _DAY: Final = dt.timedelta(days=1)
 
@@ -40,7 +40,6 @@ def _mlDsa() -> Any:
 _KEYS: Final[dict[str, Callable[[], Any]]] = {
     "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
     "rsa": lambda: rsa.generate_private_key(65537, 2048),
-    "rsa-1024": lambda: rsa.generate_private_key(65537, 1024),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
     "ml-dsa": _mlDsa,
 }
@@ -125,6 +124,10 @@ def _alternative(text: str) -> x509.GeneralName:
         return x509.UniformResourceIdentifier(rest)
     if kind == "email":
         return x509.RFC822Name(rest)
+    if kind == "othername":
+        oid, _, name = rest.partition("=")
+        octets = name.encode()
+        return x509.OtherName(ObjectIdentifier(oid), b"\x0c" + bytes((len(octets),)) + octets)
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:

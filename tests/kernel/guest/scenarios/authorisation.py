@@ -16,11 +16,14 @@ from tests.kernel.guest.waiting import expect
 
 _DENIED: Final = "access_denied"
 
+_USER: Final = "1.3.6.1.4.1.2238.1.1.1"
+"""The type of otherName that FreeBSD's NFS over TLS has for users."""
+
 _CLIENTS: Final = {
     "wanted": ("nfs1.lab", "10.0.0.2"),
     "guest": ("guest.lab", "10.0.0.2"),
     "workload": ("URI:spiffe://lab/nfs/reader", "fd00::2"),
-    "person": ("email:ann@lab.example",),
+    "person": ("email:ann@lab.example", f"othername:{_USER}=ann@lab.example"),
     "banned": ("nfs9.lab", "10.0.0.2"),
     "elsewhere": ("nfs2.lab", "10.9.9.9"),
 }
@@ -98,6 +101,36 @@ def refusedBehind(lab: Lab, server: str) -> None:
     lab.facts["the client says"] = line.fields["reason"]
 
 
+def strength(lab: Lab) -> None:
+    """
+    Either end refuses an RSA key that is shorter than its profile wants.
+
+    @param lab: the stage.
+    """
+    ca = Authority("strength")
+    ca.issue("server-rsa", SERVER, key="rsa")
+    ca.issue("client-rsa", CLIENT, key="rsa")
+    serverHost, clientHost = lab.twoHosts()
+    own = identity("client-rsa"), identity("server-rsa")
+    agents = [lab.agent(host, text=roles(*own, "strength")) for host in (serverHost, clientHost)]
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    with lab.mounted(clientHost, "4.2", "mtls"):
+        for agent in agents:
+            agent.nextHandshake().expect("ok")
+    more = {"rsa_bits": "3072"}
+    agents[0].reload(roles(own[0], {**own[1], **more}, "strength"))
+    alert = peers.outcome(clientHost, "client-rsa")
+    expect("alert for a short key", alert, "bad_certificate")
+    line = agents[0].nextHandshake()
+    line.expect("failed", code="weak-certificate", alert_sent=alert, status="EACCES")
+    lab.facts["the server says"] = line.fields["reason"]
+    agents[1].reload(roles({**own[0], **more}, own[1], "strength"))
+    expect("mount from a short key", refusal(clientHost, "4.2", "mtls"), "EACCES")
+    line = agents[1].nextHandshake()
+    line.expect("failed", code="weak-certificate", alert_sent="bad_certificate")
+
+
 def rules(lab: Lab) -> None:
     """
     Rules of every kind; who is denied stays out whatever else allows him in; and the
@@ -132,6 +165,7 @@ def rules(lab: Lab) -> None:
             nobody,
             "not-allowed",
         ),
+        ({"allow": f"othername:{_USER}=*@lab.example"}, ("person",), nobody, "not-allowed"),
         ({"allow": f"fingerprint:{fingerprint}"}, ("elsewhere",), nobody, "not-allowed"),
         ({"allow": "subject.CN:g*", "deny": "issuer.CN:x*"}, ("guest",), nobody, "not-allowed"),
         ({"deny": "issuer.CN:lab access"}, nobody, _EVERYBODY, ""),

@@ -102,6 +102,38 @@ def besideEcdsa(lab: Lab) -> None:
     lab.recordHandshakes()
 
 
+def byKindOfKey(lab: Lab) -> None:
+    """
+    A server has a certificate of each kind of key; each client sees the one that it
+    can verify, and the most wanted one of several.
+
+    @param lab: the stage.
+    """
+    ca = Authority("kinds")
+    kinds = {
+        "mldsa65": "ml-dsa",
+        _ECDSA: "ec",
+        "ed25519": "ed25519",
+        "rsa_pss_rsae_sha256": "rsa",
+    }
+    own = []
+    for key in kinds.values():
+        ca.issue(f"server-{key}", SERVER, subject=f"{key}.lab", key=key)
+        own.append(identity(f"server-{key}"))
+    serverHost, clientHost = lab.twoHosts()
+    files = {name: ";".join(each[name] for each in own) for name in own[0]}
+    agent = lab.agent(serverHost, text=roles({}, files, "kinds"))
+    lab.listening()
+    lab.server(serverHost, "tls")
+    for offered, used in (*((one, one) for one in kinds), (":".join(kinds), "mldsa65")):
+        peer = OpensslClient(clientHost, "-sigalgs", offered)
+        expect(f"openssl s_client that offers {offered}", peer.outcome, "ok")
+        expect("Peer signature type", peer.said("Peer signature type"), used)
+        subject = f"\nsubject=CN={kinds[used]}.lab\n"
+        expect(f"{subject.strip()} in what it says", subject in peer.output(), True)
+        agent.nextHandshake().expect("ok")
+
+
 def beside(lab: Lab, server: str, client: str) -> None:
     """
     One end has both kinds, the other one is tlshd.

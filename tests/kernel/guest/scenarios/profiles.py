@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from tests.kernel.guest import peers
@@ -47,7 +48,7 @@ def byNetwork(lab: Lab) -> None:
     _issue()
     server, client = lab.twoHosts()
     connect(server, client, 1)
-    match = {"role": "server", "local_port": "2049", "peer": "10.0.1.0/24;fd00:0:1::/64"}
+    match = {"preset": "nfs-server", "local_port": "2049", "peer": "10.0.1.0/24;fd00:0:1::/64"}
     text = section(_PROFILE, match, _TRUST_BLUE, identity("server-blue"))
     serverAgent = lab.agent(server, text=text + roles({}, identity("server")))
     clientAgent = lab.agent(
@@ -92,7 +93,10 @@ def byName(lab: Lab) -> None:
     redAgent = lab.agent(red)
     blueText = roles({}, identity("server-blue"), truststore="blue")
     blueAgent = lab.agent(blue, text=blueText)
-    right = _client(_TRUST_BLUE, "client-blue", name="*.blue.lab;BLUE.lab")
+    here = str(os.stat(f"/proc/{client.pid}/ns/net").st_ino)
+    elsewhere = str(os.stat(f"/proc/{blue.pid}/ns/net").st_ino)
+    names = {"name": "*.blue.lab;BLUE.lab", "preset": "nfs-client"}
+    right = _client(_TRUST_BLUE, "client-blue", **names, namespace=here)
     clientAgent = lab.agent(client, text=right)
     lab.listening()
     for host in (red, blue):
@@ -122,8 +126,10 @@ def byName(lab: Lab) -> None:
     refused = clientAgent.nextHandshake()
     refused.expect("failed", code="unknown-ca", profile=_PROFILE, alert_sent="unknown_ca")
     blueAgent.nextHandshake().expect("failed", alert_received="unknown_ca")
-    # A profile that is for other names leaves the default in charge.
-    clientAgent.reload(_client(_TRUST_BLUE, "client-blue", name="?.blue.lab"))
-    clientAgent.lookPast()
-    expect("mount without its profile", refusal(client, "3", "mtls", "blue.lab"), "EACCES")
-    clientAgent.nextHandshake().expect("failed", code="unknown-ca", profile="authenticate.client")
+    # A profile for other names, or for another network namespace, leaves the default in charge.
+    for other in ({**names, "name": "?.blue.lab"}, {**names, "namespace": elsewhere}):
+        clientAgent.reload(_client(_TRUST_BLUE, "client-blue", **other))
+        clientAgent.lookPast()
+        expect("mount without its profile", refusal(client, "3", "mtls", "blue.lab"), "EACCES")
+        refused = clientAgent.nextHandshake()
+        refused.expect("failed", code="unknown-ca", profile="authenticate.client")

@@ -173,9 +173,11 @@ def purposes(lab: Lab) -> None:
                 for refused in (line, seen):
                     refused.expect("failed", code="wrong-key-purpose", alert_sent=_BAD_PURPOSE)
                     lab.facts[f"{what}, {refused.fields['role']}"] = refused.fields["reason"]
-    # OpenSSL itself does not know these purposes.
+    # OpenSSL itself does not know these purposes, and wants serverAuth.
     options = ("-CAfile", certificate("rpc"), "-verify_return_error")
-    lab.facts["openssl s_client verifies"] = OpensslClient(clientHost, *options).outcome
+    peer = OpensslClient(clientHost, *options)
+    expect("openssl s_client that verifies", peer.outcome, "no answer")
+    expect("what it says", "unsuitable certificate purpose" in peer.output(), True)
 
 
 def withTlshd(lab: Lab, server: str, client: str) -> None:

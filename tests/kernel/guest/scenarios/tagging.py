@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from tests.kernel.guest import peers
-from tests.kernel.guest.certificates import CLIENT, SERVER, Authority, replaceFile
+from tests.kernel.guest.certificates import (
+    CLIENT,
+    RPC_PURPOSES,
+    SERVER,
+    TLS_PURPOSES,
+    Authority,
+    replaceFile,
+)
 from tests.kernel.guest.lab import LOGS, Lab
 from tests.kernel.guest.sections import identity, roles, section
 from tests.kernel.guest.waiting import expect
@@ -25,6 +32,16 @@ filters:
   fromLab:
     type: x509.tbs.issuer
     pattern: "CN=lab tags"
+  namedInLab:
+    type: x509.extension.subjectAltName.dNSName
+    pattern: "*.lab"
+  forRpc:
+    type: x509.extension.extendedKeyUsage
+    purpose:
+      - rpcTLSClient
+  sinceLongAgo:
+    type: x509.tbs.validity.notBefore
+    pattern: 2020-01-01 00:00:00
 tags:
   staff:
     filter:
@@ -36,6 +53,14 @@ tags:
   signer:
     filter:
       - signsOnly
+  machine:
+    filter:
+      - namedInLab
+      - forRpc
+      - sinceLongAgo
+  ancient:
+    filter:
+      - not sinceLongAgo
 """
 
 
@@ -49,6 +74,8 @@ def tags(lab: Lab) -> None:
     ca.issue("server-tags", SERVER)
     for name in ("staff", "guest"):
         ca.issue(f"client-{name}", CLIENT, subject=f"{name}.lab")
+    purposes = (*TLS_PURPOSES, *RPC_PURPOSES)
+    ca.issue("client-machine", CLIENT, subject="machine.lab", purposes=purposes)
     _DIRECTORY.mkdir(exist_ok=True)
     file = _DIRECTORY / "lab.yml"
     replaceFile(file, _TAGS.encode())
@@ -61,7 +88,11 @@ def tags(lab: Lab) -> None:
     lab.server(serverHost, "tls:mtls")
     with lab.mounted(clientHost, "4.2", "mtls"):
         agent.nextHandshake().expect("ok", tags="signer,staff")
-    for shown, found in (("client-guest", "signer,visitor"), (None, "")):
+    for shown, found in (
+        ("client-guest", "signer,visitor"),
+        ("client-machine", "machine,signer,visitor"),
+        (None, ""),
+    ):
         expect("handshake", peers.outcome(clientHost, shown), "ok")
         agent.nextHandshake().expect("ok", tags=found)
     agent.reload(roles({}, {**own, "allow": "tag:staff"}, "tags") + directory)

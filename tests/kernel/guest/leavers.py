@@ -5,6 +5,7 @@ through with it: what takes place by chance where a server is quick to refuse a 
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
 from typing import Final
@@ -48,6 +49,8 @@ def leaveEarly(alert: AlertDescription | None = None) -> Behaviour:
             secret = secrets[SERVER_TRAFFIC_SECRET]
             keys = trafficKeys(suite.hash, secret, suite.keyLength, IV_LENGTH)
             flight += sealedAlert(alert, suite, keys, 0)
+        # The end of the flight and the end of the connection are in one segment.
+        stream.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         stream.connection.sendall(flight)
 
     return behave

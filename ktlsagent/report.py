@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -31,6 +33,9 @@ _ONLY_FAILED = ("code", "alert-sent", "alert-received", "reason")
 _IF_ANY = ("identity", "alpn", "resumed", "tags")
 """Fields that the text does without if there is nothing in them."""
 _BUG = "internal-error"
+
+_plain = re.compile(r"[!#-&(-\[\]-~]+").fullmatch
+"""Finds what needs no quotes: printable ASCII without space, quotes and backslash."""
 
 
 class Report:
@@ -109,7 +114,7 @@ class Report:
         role = roleOf(self._request)
         name = self._request.peerName
         session = self.session
-        certificate = self._certificate()
+        subject, fingerprint = self._certificate()
         sent = None if self.engine is None else self.engine.alertSent
         received = None if self.engine is None else self.engine.alertReceived
         fields = {
@@ -125,8 +130,8 @@ class Report:
             "group": session and session.group,
             "alpn": session and session.alpn,
             "resumed": "yes" if session and session.resumed else None,
-            "subject": certificate and describeSubject(certificate),
-            "fingerprint": certificate and certificate.fingerprint(SHA256()).hex(),
+            "subject": subject,
+            "fingerprint": fingerprint,
             "tags": ",".join(self.tags) or None,
             "took": f"{(now - self._started) * 1000:.1f}ms",
             "status": errno.errorcode.get(status, str(status)) if status else "0",
@@ -157,11 +162,13 @@ class Report:
             return None
         return self._error.code if isinstance(self._error, HandshakeError) else _BUG
 
-    def _certificate(self) -> x509.Certificate | None:
-        """The peer's certificate, also one that was refused."""
-        if self.session is not None:
-            return self.session.peerCertificate
-        return None if self.engine is None else self.engine.presentedCertificate
+    def _certificate(self) -> tuple[str | None, str | None]:
+        """Subject and fingerprint of the peer's certificate, also of one that was refused."""
+        if self.session is not None and self.session.peerCertificate is not None:
+            return _describedAgain(self.session.peerCertificate)
+        if self.engine is not None and self.engine.presentedCertificate is not None:
+            return _described(self.engine.presentedCertificate)
+        return None, None
 
 
 def _forgetWay(error: BaseException) -> None:
@@ -181,5 +188,13 @@ def _quoted(value: str) -> str:
     Write a value so that the line can be taken apart again, whatever a peer
     has put into its certificate.
     """
-    plain = value.isascii() and value.isprintable() and not set(value) & set(" \"'\\")
-    return value if plain and value else json.dumps(value)
+    return value if _plain(value) else json.dumps(value)
+
+
+def _described(certificate: x509.Certificate) -> tuple[str, str]:
+    """Say whose a certificate is, and which: its subject and its fingerprint."""
+    return describeSubject(certificate), certificate.fingerprint(SHA256()).hex()
+
+
+_describedAgain = lru_cache(maxsize=256)(_described)
+"""The same for certificates of peers that are let in, who come back."""

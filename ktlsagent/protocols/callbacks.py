@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 
-VerifyCallback = Callable[[SSL.Connection, Sequence[crypto.X509], int, int], int]
+VerifyCallback = Callable[[SSL.Connection, Sequence[bytes], int, int], int]
 """
-Judges a chain: connection, certificates (the peer's own first, the root
+Judges a chain: connection, certificates in DER (the peer's own first, the root
 last), the C{X509_V_ERR_*} that was found and at which depth (0: the peer's
 own).  It is asked at each error, and at the end with 0 for none.  Returns the
 C{X509_V_ERR_*} that stands, 0 to go on.
@@ -58,15 +58,26 @@ def setVerification(
     context._verify_callback = handle
 
 
-def _chain(storeContext: object) -> list[crypto.X509]:
-    """List the certificates of a chain, each with a reference of its own."""
+def _chain(storeContext: object) -> list[bytes]:
+    """List the certificates of a chain."""
     stack = _lib.X509_STORE_CTX_get1_chain(storeContext)
-    chain = [
-        crypto.X509._from_raw_x509_ptr(_lib.sk_X509_value(stack, index))
-        for index in range(_lib.sk_X509_num(stack))
-    ]
+    certificates = [_lib.sk_X509_value(stack, at) for at in range(_lib.sk_X509_num(stack))]
+    chain = [_encoded(certificate) for certificate in certificates]
+    for certificate in certificates:
+        _lib.X509_free(certificate)
     _lib.sk_X509_free(stack)
     return chain
+
+
+def _encoded(certificate: object) -> bytes:
+    """Encode a certificate in DER."""
+    buffer = _lib.BIO_new(_lib.BIO_s_mem())
+    _lib.i2d_X509_bio(buffer, certificate)
+    content = _ffi.new("char **")
+    length = _lib.BIO_get_mem_data(buffer, content)
+    encoded = bytes(_ffi.buffer(content[0], length))
+    _lib.BIO_free(buffer)
+    return encoded
 
 
 def setProtocol(

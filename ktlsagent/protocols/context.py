@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -208,10 +209,18 @@ def _informed(connection: SSL.Connection, where: int, value: int) -> None:
         )
 
 
-def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int, depth: int) -> int:
+_parsed = lru_cache(maxsize=128)(x509.load_der_x509_certificate)
+"""
+Parses a certificate, or knows it: what is in it does not change, and its extensions have
+been read by then.  It is not for those of peers that OpenSSL refuses, who could fill it.
+"""
+
+
+def _judge(connection: SSL.Connection, chain: Sequence[bytes], error: int, depth: int) -> int:
     engine = _engineOf(connection)
+    parse = x509.load_der_x509_certificate if error else _parsed
     try:
-        presented = [certificate.to_cryptography() for certificate in chain]
+        presented = [parse(certificate) for certificate in chain]
     except Exception as reason:  # noqa: BLE001 - InvalidVersion, for one, is no ValueError
         return engine.peer.unreadable(reason)
     try:

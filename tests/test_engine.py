@@ -1371,8 +1371,6 @@ class OddConnection(SSL.Connection):
     selected: bytes | None = None
     """What was selected by ALPN, although nobody has offered it."""
 
-    complete = False
-
     def get_cipher_name(self) -> str | None:
         """Tell the suite's name."""
         return super().get_cipher_name() if self.cipher is None else self.cipher
@@ -1388,14 +1386,7 @@ class OddConnection(SSL.Connection):
     def do_handshake(self) -> None:
         """Do a step."""
         super().do_handshake()
-        self.complete = True
-
-    def bio_read(self, bufsiz: int) -> bytes:
-        """Take output."""
-        if self.complete and self.appended:
-            data, self.appended = self.appended, b""
-            return data
-        return super().bio_read(bufsiz)
+        SSL._lib.BIO_write(self._from_ssl, self.appended, len(self.appended))  # type: ignore[attr-defined]
 
 
 class OddContext(TLSContext):

@@ -6,7 +6,7 @@ peer and choose the alert: for chains, for ALPN, for pre-shared keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL
@@ -21,6 +21,19 @@ last), the C{X509_V_ERR_*} that was found and at which depth (0: the peer's
 own).  It is asked at each error, and at the end with 0 for none.  Returns the
 C{X509_V_ERR_*} that stands, 0 to go on.
 """
+
+
+class AlertCallback(Protocol):
+    """Notes an alert."""
+
+    def __call__(self, connection: SSL.Connection, *, received: bool, description: int) -> None:
+        """
+        Note it.
+
+        @param connection: whose.
+        @param received: whether the peer has sent it.
+        @param description: its number.
+        """
 
 
 def setVerification(
@@ -78,6 +91,29 @@ def _encoded(certificate: object) -> bytes:
     encoded = bytes(_ffi.buffer(content[0], length))
     _lib.BIO_free(buffer)
     return encoded
+
+
+def setAlerts(context: SSL.Context, callback: AlertCallback) -> None:
+    """
+    Have somebody told of alerts.
+
+    pyOpenSSL's own callback tells of each step of the handshake as well, which are
+    more than twenty.
+
+    @param context: a context that has made no connection yet.
+    @param callback: is told; it must not raise.
+    """
+    alert, read = SSL.SSL_CB_ALERT, SSL.SSL_CB_READ
+
+    def inform(ssl: object, where: int, value: int) -> None:
+        if where & alert:
+            connection = SSL.Connection._reverse_mapping[ssl]
+            callback(connection, received=bool(where & read), description=value & 0xFF)
+
+    handle: Any = _ffi.callback("void (*)(const SSL *, int, int)", inform)
+    _lib.SSL_CTX_set_info_callback(context._context, handle)
+    # Kept as the verification callback is.
+    context._info_callback = handle
 
 
 def setProtocol(

@@ -131,7 +131,7 @@ class TLSContext:
         if alpn is not Demand.OFF:
             callbacks.setProtocol(context, SUNRPC, _noProtocol)
         context.set_keylog_callback(_keyLogged)
-        context.set_info_callback(_informed)
+        callbacks.setAlerts(context, _alerted)
         callbacks.setVerification(context, _judge, required=certificateRequired)
         self._context = context
         self.hasCertificate = bool(own)
@@ -201,12 +201,10 @@ def _keyLogged(connection: SSL.Connection, line: bytes) -> None:
     _engineOf(connection).keyLogged(line)
 
 
-def _informed(connection: SSL.Connection, where: int, value: int) -> None:
+def _alerted(connection: SSL.Connection, *, received: bool, description: int) -> None:
     # What is wrong with a ticket is not the handshake's any more.
-    if where & SSL.SSL_CB_ALERT and connection.get_app_data() is not None:
-        _engineOf(connection).alerted(
-            received=bool(where & SSL.SSL_CB_READ), description=value & 0xFF
-        )
+    if connection.get_app_data() is not None:
+        _engineOf(connection).alerted(received=received, description=description)
 
 
 _parsed = lru_cache(maxsize=128)(x509.load_der_x509_certificate)

@@ -30,8 +30,6 @@ from ktlsagent.protocols.resumption import Resumption
 from ktlsagent.protocols.session import Demand, Direction, EstablishedSession, Role
 from ktlsagent.protocols.trafficsecrets import TrafficSecrets
 
-_READ_SIZE = 2**16
-
 _TLS_1_3 = "TLSv1.3"
 
 
@@ -114,7 +112,7 @@ class TLSEngine:
 
         @return: what to send: a client's ClientHello, nothing for a server.
         """
-        return self._step()
+        return self._step() if self._role is Role.CLIENT else b""
 
     def receiveRecord(self, record: bytes) -> bytes:
         """
@@ -229,7 +227,7 @@ class TLSEngine:
         try:
             return self._advance()
         except SSL.Error as error:
-            reason, output = self._explain(error), self._output()
+            reason, output = self._explain(error), openssl.takeOutput(self._connection)
         except HandshakeError as error:
             reason, output = error, b""
         alert = failures.ALERTS.get(reason.code)
@@ -264,7 +262,7 @@ class TLSEngine:
 
     def _flight(self) -> bytes:
         """Take what OpenSSL wants to send, and count what goes under our application keys."""
-        output = self._output()
+        output = openssl.takeOutput(self._connection)
         if self._ownKeysInUse:
             self._sent += len(splitRecords(output))
         # A server's keys come into use behind its Finished, which is the last
@@ -287,7 +285,7 @@ class TLSEngine:
         Take what a server writes behind the client's Finished: tickets, or we do
         not know it.  All are dropped but the first, and that as well without resumption.
         """
-        records = splitRecords(self._output())
+        records = splitRecords(openssl.takeOutput(self._connection))
         for record in records:
             if record[0] != ContentType.APPLICATION_DATA:
                 raise SessionUnusable(
@@ -361,12 +359,3 @@ class TLSEngine:
         self._secrets.forget()
         self.preSharedKey = None
         self._connection.set_app_data(None)
-
-    def _output(self) -> bytes:
-        """Take all that OpenSSL has written."""
-        output = b""
-        while True:
-            try:
-                output += self._connection.bio_read(_READ_SIZE)
-            except SSL.WantReadError:
-                return output

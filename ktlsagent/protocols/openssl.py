@@ -170,6 +170,18 @@ def setAnyPurpose(store: crypto.X509Store) -> None:
     _lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_ANY)
 
 
+def takeOutput(connection: SSL.Connection) -> bytes:
+    """
+    Take all that a connection over memory wants to send.
+
+    @param connection: the connection.
+    @return: whole records, possibly none.
+    """
+    # bio_read() raises an exception if there is nothing, and wants to know how much there is.
+    length = _lib.BIO_get_mem_data(connection._from_ssl, _ffi.NULL)
+    return connection.bio_read(length) if length else b""
+
+
 def usedPreSharedKey(connection: SSL.Connection) -> bool:
     """
     Say whether a handshake was authenticated by a PSK, an external one or that

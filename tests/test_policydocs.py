@@ -28,6 +28,7 @@ from ktlsagent.config.keys import (
     PROFILE_KEYS,
     ROLE_KEYS,
     ROLES,
+    SUITE_KEYS,
     TRUST_KEYS,
 )
 from ktlsagent.errors import ConfigError
@@ -37,6 +38,16 @@ from tests.support.certificates import DAY, NOW
 
 TEXT = (Path(__file__).parent.parent / "docs" / "policy.md").read_text()
 _CODE = re.compile(r"`([^`]+)`")
+
+AGENT_KEYS = {
+    "keyrings": "keyrings",
+    "loglevel": "debugLevel",
+    "max_handshakes": "mostHandshakes",
+    "max_per_peer": "mostPerPeer",
+    "tags_directory": "tagDirectory",
+    "workers": "workers",
+}
+"""The attributes of a configuration that keys outside profiles are for, if they have an effect."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,23 @@ def inEffect(profile: Profile, name: str) -> object:
     raise KeyError(name)
 
 
+def shownIn(example: Example) -> set[str]:
+    """
+    Find the keys that a good example has.
+
+    @param example: the example.
+    @return: the keys; none if it is one of mistakes.
+    """
+    if example.mistakes:
+        return set()
+    return set(re.findall("^([a-z0-9_.]+)=", example.config, re.MULTILINE))
+
+
+def _written(value: object) -> str:
+    """Write a number, or a list of names, as in a configuration."""
+    return ";".join(value) if isinstance(value, tuple) else str(value)
+
+
 def read(name: str, value: str) -> object:
     """
     Read a value as if it were in a configuration.
@@ -231,27 +259,53 @@ class ExampleTests(SynchronousTestCase):
                 error = self.assertRaises(ConfigError, parseConfig, example.config, None)
                 self.assertEqual(f"{error}\n", example.mistakes)
                 continue
-            profiles = parseConfig(example.config, None).profiles
             self.assertTrue(example.tables, example.config)
-            for table in example.tables:
-                about = _CODE.search(" ".join(table.header))
-                for row in table.rows:
-                    self.check(profiles, about[1] if about else "", table.header[0], row)
-                    count += 1
+            count += self.checkAll(example.config, example.tables)
         self.assertGreater(count, 50)
 
-    def check(self, profiles: Sequence[Profile], about: str, kind: str, row: Sequence[str]) -> None:
+    def test_everyKeyCounts(self) -> None:
+        """For each key there is an example of which something is not true without it."""
+        counting = set()
+        for example in examples():
+            for name in shownIn(example):
+                config = re.sub(rf"^{re.escape(name)}=.*\n", "", example.config, flags=re.MULTILINE)
+                try:
+                    self.checkAll(config, example.tables)
+                except (ConfigError, self.failureException):
+                    counting.add(name)
+        self.assertEqual({*PROFILE_KEYS, *AGENT_KEYS} - counting, set())
+
+    def checkAll(self, text: str, said: Sequence[Table]) -> int:
+        """
+        Check all that is said about an example.
+
+        @param text: the example.
+        @param said: what is said about it.
+        @return: how many rows that are.
+        """
+        config = parseConfig(text, None)
+        for table in said:
+            about = _CODE.search(" ".join(table.header))
+            for row in table.rows:
+                self.check(config, about[1] if about else "", table.header[0], row)
+        return sum(len(table.rows) for table in said)
+
+    def check(self, config: AgentConfig, about: str, kind: str, row: Sequence[str]) -> None:
         """
         Check one row of a table.
 
-        @param profiles: all profiles.
+        @param config: the configuration.
         @param about: the name of that which the table is about, if it is about one.
         @param kind: how the table's first line begins.
         @param row: the cells.
         """
-        named = {profile.name: profile for profile in profiles}
+        named = {profile.name: profile for profile in config.profiles}
         if kind == "request":
-            self.checkRequest(profiles, *row)
+            self.checkRequest(config.profiles, *row)
+        elif kind == "of the agent":
+            name, value = (cell.strip("`") for cell in row)
+            found = getattr(config, AGENT_KEYS[name])
+            self.assertEqual(found if isinstance(found, str) else _written(found), value, name)
         elif kind == "certificate":
             self.checkCertificate(named[about], *row)
         else:
@@ -320,13 +374,27 @@ class ReferenceTests(SynchronousTestCase):
         ]
         self.assertEqual(len(explained), len(set(explained)))
         self.assertEqual({*explained, "preset"}, {*PROFILE_KEYS, "tags_directory"})
-        shown = {
-            name
-            for example in examples()
-            if not example.mistakes
-            for name in re.findall("^([a-z0-9_.]+)=", example.config, re.MULTILINE)
-        }
+        shown = set().union(*map(shownIn, examples()))
         self.assertEqual(set(explained) - shown, set())
+
+    def test_agentComplete(self) -> None:
+        """Every other key is explained, with its section and its default."""
+        explained = set()
+        for names, _, value in self.rows("setting"):
+            *keys, section = _CODE.findall(names)
+            known = str(self.assertRaises(ConfigError, parseConfig, f"{section}\n@=1\n", None))
+            for name in (key.strip("=") for key in keys):
+                self.assertRegex(known, rf"\b{name}\b")
+                explained.add(name)
+                if name in AGENT_KEYS:
+                    default = getattr(AgentConfig(), AGENT_KEYS[name])
+                    shown = {None: "`auto`", (): "none"}.get(default, f"`{default}`")
+                    self.assertEqual(shown, value, name)
+        everything: set[str] = set()
+        for section in ("debug", "authenticate", "ktlsagent"):
+            error = self.assertRaises(ConfigError, parseConfig, f"[{section}]\n@=1\n", None)
+            everything |= set(error.mistakes[0].advice.removeprefix("known are ").split(", "))
+        self.assertEqual(explained, everything - {*SUITE_KEYS, "tags_directory"})
 
     def test_defaults(self) -> None:
         """The defaults are as the tables of keys have them."""

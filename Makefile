@@ -6,7 +6,7 @@ VENV := .venv
 OLDEST := .venv-oldest
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev python3-dev python3-venv
+BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev openssl python3-dev python3-venv
 LAB_PACKAGES := arch-test e2fsprogs mmdebstrap mount python3-pip qemu-system-x86 util-linux
 BENCH := .venv-bench
 ROUNDS ?= 5

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
+
+from OpenSSL import crypto
+from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
 from ktlsagent.errors import STATUS
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.profiles import CertificateFiles, Own, Trust
+from ktlsagent.protocols.session import Role
 from tests.support.agent import AgentTestCase
+from tests.support.verifier import VALID, Verifier
 
 DOCS = Path(ktlsagent.__file__).parents[1] / "docs"
+_SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -39,6 +47,35 @@ class EmbeddingTests(AgentTestCase):
         agent = appliance.getServiceNamed("ktlsagent")
         self.successResultOf(appliance.stopService())
         self.assertTrue(agent.ledger.balanced())
+
+
+class ReadmeTests(SynchronousTestCase):
+    """README.md"""
+
+    def test_certificates(self) -> None:
+        """The commands make certificates that are good for both sides, for the names in them."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        text = (DOCS.parent / "README.md").read_text()
+        commands = [block for block in _SHELL.findall(text) if block.startswith("openssl req ")]
+        self.assertEqual(len(commands), 2)
+        for command in commands:
+            subprocess.run(["sh", "-ec", command], cwd=folder, check=True, capture_output=True)
+        machine = crypto.load_certificate(
+            crypto.FILETYPE_PEM, (folder / "machine.pem").read_bytes()
+        )
+        trust = Trust((str(folder / "ca.pem"),))
+        own = Own((CertificateFiles(str(folder / "machine.pem"), str(folder / "machine.key")),))
+        for role, name, verdict in (
+            (Role.CLIENT, "files.example.org", VALID),
+            (Role.CLIENT, "192.0.2.7", VALID),
+            (Role.CLIENT, "other.example.org", "name-mismatch"),
+            (Role.SERVER, None, VALID),
+        ):
+            verifier = Verifier(
+                role, trust, own=own, serverName=name, tagDirectory=str(folder / "tags.d")
+            )
+            self.assertEqual(verifier.verdict([machine]), verdict, name)
 
 
 class CodesTests(AgentTestCase):

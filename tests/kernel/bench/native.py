@@ -11,6 +11,7 @@ from tests.kernel.bench.samples import Sample
 from tests.kernel.rootfs import BENCH, Progress
 
 _AGENTS: Final = (KTLSAGENT, WORKERS, TLSHD, FLOOR)
+_SECONDS: Final = 3.0
 
 
 def _measure(options: Options, progress: Progress) -> list[Sample]:
@@ -22,7 +23,9 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     @return: the samples.
     """
     guest = Chroot(BENCH, progress)
-    samples = rates.measure(guest, "rates.onHost", options, progress, agents=_AGENTS)
+    samples = rates.measure(
+        guest, "rates.onHost", options, progress, agents=_AGENTS, seconds=_SECONDS
+    )
     guest.close()
     return samples
 

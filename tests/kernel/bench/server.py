@@ -14,6 +14,7 @@ _MEMORY: Final = "21G"
 """The kernel then holds 50 requests that nobody has accepted, the most it ever does."""
 
 _THREADS: Final = 64
+_SECONDS: Final = 5.0
 
 
 def _measure(options: Options, progress: Progress) -> list[Sample]:
@@ -26,7 +27,13 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     """
     guest = Guest(BENCH, progress, _MEMORY)
     samples = rates.measure(
-        guest, "rates.onLab", options, progress, agents=AGENTS, threads=_THREADS
+        guest,
+        "rates.onLab",
+        options,
+        progress,
+        agents=AGENTS,
+        seconds=_SECONDS,
+        threads=_THREADS,
     )
     guest.close()
     return samples

@@ -5,12 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from tests.kernel.bench.chroot import Chroot
-from tests.kernel.bench.part import AGENTS, Options, Part, Plot, run
+from tests.kernel.bench.part import (
+    AGENTS,
+    FLOOR,
+    KTLSAGENT,
+    TLSHD,
+    WORKERS,
+    Options,
+    Part,
+    Plot,
+    run,
+)
 from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
 
-_SECONDS: Final = 30.0
+_SECONDS: Final = 60.0
+_AGENTS: Final = (KTLSAGENT, WORKERS, TLSHD, FLOOR)
 
 
 def _measure(options: Options, progress: Progress) -> list[Sample]:
@@ -22,11 +33,11 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     @return: the samples.
     """
     samples = []
-    for kernel, guest, scenario in (
-        ("host", Chroot(BENCH, progress), "starts.onHost"),
-        ("lab", Guest(BENCH, progress, "21G"), "starts.onLab"),
+    for kernel, guest, scenario, agents in (
+        ("native", Chroot(BENCH, progress), "starts.onHost", _AGENTS),
+        ("lab", Guest(BENCH, progress, "21G"), "starts.onLab", AGENTS),
     ):
-        arguments = {"agents": AGENTS, "rounds": options.rounds}
+        arguments = {"agents": agents, "rounds": options.rounds}
         progress(f"starting: {kernel}")
         facts = run(guest, scenario, arguments, _SECONDS * (options.rounds + 1))
         guest.close()
@@ -39,10 +50,13 @@ PART: Final = Part(
     "From an agent's start to its first handshake, and what it holds then",
     ("kernel",),
     (
+        Value("joined", "joined the group, s", 2),
         Value("served", "first handshake, s", 2),
+        Value("waited", "one that waited, s", 2),
         Value("resident", "resident, MiB", 1, MEBIBYTE),
         Value("proportional", "proportional, MiB", 1, MEBIBYTE),
+        Value("processes", "processes"),
     ),
-    (Plot("served", lower=True), Plot("resident", lower=True)),
+    (Plot("served", lower=True), Plot("proportional", lower=True)),
     _measure,
 )

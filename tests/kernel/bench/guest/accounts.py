@@ -76,6 +76,14 @@ class Account:
         note = f'echo $$ >{self._directory}/cgroup.procs && echo "$EPOCHREALTIME" >{self._entered}'
         return ("bash", "-c", f'{note} && exec "$@"', "bash")
 
+    def add(self, pid: int) -> None:
+        """
+        Put a process into it that runs already.
+
+        @param pid: the process.
+        """
+        (self._directory / "cgroup.procs").write_text(str(pid))
+
     def entered(self) -> float:
         """
         Say when the last process was executed in it.

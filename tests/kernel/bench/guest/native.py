@@ -6,6 +6,8 @@ answers for the kernel, and a library, C{stub.so}, leads the agent there.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 from typing import Final
 
@@ -14,6 +16,8 @@ from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 
 _FIRST_PORT: Final = 2049
+_JOIN: Final = struct.pack("=IHHIIBBH", 20, 0xFFF0, 0, 0, 0, 0, 0, 0)
+"""C{STUB_JOIN}, see C{stub.h}."""
 
 
 class LocalHost(Host):
@@ -38,7 +42,12 @@ class LocalHost(Host):
 
 
 class Upcall:
-    """The program that answers for the kernel, and the NFS server, of one agent."""
+    """
+    The program that answers for the kernel, and the NFS server, of one agent.
+
+    @ivar host: where it runs.
+    @ivar port: the NFS server's.
+    """
 
     def __init__(self, host: Host, port: int) -> None:
         """
@@ -47,11 +56,34 @@ class Upcall:
         @param host: where.
         @param port: the NFS server's.
         """
+        self.host = host
+        self.port = port
         self._process = host.start(
             str(PROGRAMS / "upcall"), str(port), _name(port), stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    def joined(self) -> list[float]:
+        """
+        Say when agents have joined the group since this was last asked.
+
+        @return: the clock (C{CLOCK_MONOTONIC}), of each.
+        """
+        assert self._process.stdout is not None
+        return [float(line) for line in (self._process.stdout.read() or b"").splitlines()]
+
+    def join(self) -> socket.socket:
+        """
+        Join the group, and do nothing else: requests wait until somebody takes them.
+
+        @return: what leaves it by being closed.
+        """
+        joined = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        joined.connect(f"\0{_name(self.port)}")
+        joined.send(_JOIN)
+        return joined
 
     def close(self) -> None:
         """End it."""
@@ -94,22 +126,34 @@ class Upcalls:
         @param agents: which.
         """
         self._lab = lab
-        self._host = LocalHost()
-        self._ports = dict(zip(agents, range(_FIRST_PORT, _FIRST_PORT + len(agents)), strict=True))
-        for port in self._ports.values():
-            lab.closing(Upcall(self._host, port))
+        host = LocalHost()
+        self._upcalls = {
+            contender: lab.closing(Upcall(host, _FIRST_PORT + place))
+            for place, contender in enumerate(agents)
+        }
 
-    def start(self, kind: str, setting: Setting) -> Contender:
+    def of(self, contender: str) -> Upcall:
+        """
+        Find an agent's.
+
+        @param contender: whose.
+        @return: it.
+        """
+        found: Upcall = self._upcalls[contender]
+        return found
+
+    def start(self, contender: str, setting: Setting) -> Contender:
         """
         Start an agent.
 
-        @param kind: which.
+        @param contender: which.
         @param setting: its configuration.
         @return: it.
         """
-        port = self._ports[kind]
-        prefix = ("env", f"LD_PRELOAD={PROGRAMS / 'stub.so'}", f"BENCH_UPCALL={_name(port)}")
-        agent = NativeContender(kind, self._host, setting, prefix, port)
+        upcall = self.of(contender)
+        name = f"BENCH_UPCALL={_name(upcall.port)}"
+        prefix = ("env", f"LD_PRELOAD={PROGRAMS / 'stub.so'}", name)
+        agent = NativeContender(contender, upcall.host, setting, prefix, upcall.port)
         # It has to end before the one that answers it.
         self._lab.closing(agent)
         return agent

@@ -103,11 +103,11 @@ def _measureAll(lab: Lab, plan: Plan, started: dict[str, Contender]) -> None:
         | _measure(started[kind], concurrency, plan)
         for number in range(plan.rounds)
         for concurrency in plan.concurrencies
-        for kind in _rotated(plan.agents, number)
+        for kind in rotated(plan.agents, number)
     ]
 
 
-def _rotated(agents: list[str], number: int) -> list[str]:
+def rotated(agents: list[str], number: int) -> list[str]:
     """
     Begin each round with another agent.
 

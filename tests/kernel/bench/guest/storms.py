@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.kernel.bench.guest import accounts, load
 from tests.kernel.bench.guest.contenders import Contender, Setting
+from tests.kernel.bench.guest.rates import rotated
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.waiting import Unexpected, until
 
@@ -50,7 +51,7 @@ def onLab(
         {"agent": kind, "count": count, "round": number} | _storm(started[kind], count)
         for number in range(rounds)
         for count in counts
-        for kind in agents
+        for kind in rotated(agents, number)
     ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ktlsagent.config.keyfile import Entry
 from ktlsagent.config.peers import readNetworks, readPins, readPorts, readRules, readTags
 from ktlsagent.peers.authorisation import parseRule
-from tests.test_configvalues import ReaderTestCase
+from tests.support.readers import ReaderTestCase
 
 DIGEST = bytes(range(32))
 

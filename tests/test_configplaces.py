@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ktlsagent.config.places import readKeys, readPath, readPaths, readPIN, readStores
 from ktlsagent.errors import ConfigError
-from tests.test_configvalues import ReaderTestCase
+from tests.support.readers import ReaderTestCase
 
 BAD_PATHS = (
     ("ca.pem", "from / on"),

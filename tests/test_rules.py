@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from ktlsagent.peers.presented import Presented, Unreadable
 from ktlsagent.peers.rules import parseTest
 from tests.support import certificates
+from tests.support.patterns import reference
 from tests.support.properties import patient
 from tests.support.unreadable import unreadableNames, withIssuer, withSubject
-from tests.test_patterns import reference
 
 UPN = "1.3.6.1.4.1.311.20.2.3"
 """A user principal name, as directories write it."""

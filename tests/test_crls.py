@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from hypothesis import given
-from hypothesis import strategies as st
 from OpenSSL import crypto
 
 from ktlsagent.credentials.crls import RevocationList, addCRLs, readCRLs
@@ -18,16 +17,13 @@ from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from tests.support import certificates
 from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority
 from tests.support.folder import FolderTestCase
-from tests.support.properties import patient
+from tests.support.properties import changes, patient
 
 REVOKED = 23
 EXPIRED = 12
 MISSING = 3
 OTHER_SCOPE = 44
 """C{X509_V_ERR_*} of C{openssl/x509_vfy.h}."""
-
-changes = st.lists(st.tuples(st.integers(1, 999), st.integers(0, 255)), min_size=1, max_size=3)
-"""Places of octets, and what becomes of them."""
 
 
 def point(

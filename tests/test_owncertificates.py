@@ -17,8 +17,7 @@ from ktlsagent.profiles import CertificateFiles, Own
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
 from tests.support.folder import FolderTestCase, block
-from tests.support.properties import patient
-from tests.test_crls import changes
+from tests.support.properties import changes, patient
 
 
 def pemOf(*made: x509.Certificate) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
+import ktlsagent
 from tests.kernel.bench import part
 from tests.kernel.bench.guest.contenders import REALTIME, WAYS
-from tests.test_conf import UNIT
+
+UNIT = Path(ktlsagent.__file__).parents[1] / "conf" / "ktlsagent.service"
 
 
 class WaysTests(SynchronousTestCase):

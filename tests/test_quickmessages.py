@@ -16,8 +16,7 @@ from ktlsagent.errors import NetlinkError
 from ktlsagent.protocols import handshakefamily, quickmessages
 from ktlsagent.protocols.handshakefamily import HandshakeRequest, sendableTags
 from ktlsagent.protocols.netlink import Message
-from tests.support.properties import patient
-from tests.test_handshakefamily import (
+from tests.support.familymessages import (
     AUTH_MODE,
     CERTIFICATE,
     FAMILY,
@@ -36,6 +35,7 @@ from tests.test_handshakefamily import (
     s32,
     u32,
 )
+from tests.support.properties import patient
 
 NFS_SERVER = (s32(SOCKFD, 9), u32(MESSAGE_TYPE, 2), u32(AUTH_MODE, 3))
 

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL, crypto
-from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import (
     HandshakeError,
@@ -35,7 +34,7 @@ from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.interfaces import EngineState, Judge, TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.record import AlertDescription, plainAlert
-from ktlsagent.protocols.session import Demand, EstablishedSession, Role
+from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import (
     CHAIN_ERRORS,
     V_CRL_HAS_EXPIRED,
@@ -44,6 +43,7 @@ from ktlsagent.protocols.verification import (
 )
 from tests.support import certificates
 from tests.support.certificates import Credentials
+from tests.support.engines import GROUPS, EngineTestCase, accept
 from tests.support.modelktls import ModelKTLS
 from tests.support.properties import patient
 from tests.support.tlspeers import (
@@ -60,8 +60,6 @@ HANDSHAKE = 22
 ALERT = 21
 NEW_SESSION_TICKET = 4
 
-GROUPS = openssl.supportedGroups(("X25519MLKEM768", "X25519", "P-256", "P-384"))
-
 GROUP_NAMES = {"P-256": "secp256r1", "P-384": "secp384r1", "X25519": "x25519"}
 """What OpenSSL calls them afterwards."""
 
@@ -72,11 +70,6 @@ NEW_CLOCK = SSL.OPENSSL_VERSION_NUMBER >= 0x40000000
 
 HELLO_RETRY_REQUEST = hashlib.sha256(b"HelloRetryRequest").digest()
 """The random of a HelloRetryRequest (RFC 8446, section 4.1.3)."""
-
-
-def accept(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
-    """Accept every certificate whose chain is good."""
-    return None
 
 
 def makeContext(
@@ -116,38 +109,6 @@ def makeServer(
     """Make a server's engine, with a good certificate if no other is given."""
     context = context or makeContext(own or certificates.server())
     return TLSEngine(TLSParameters(Role.SERVER, context, None, judge))
-
-
-class EngineTestCase(SynchronousTestCase):
-    """What the tests of engines share."""
-
-    def session(self, engine: TLSEngine) -> EstablishedSession:
-        """Check that an engine has a session, and get it."""
-        self.assertIs(engine.state, EngineState.COMPLETE, engine.error)
-        self.assertIsNone(engine.error)
-        if engine.session is None:
-            raise self.failureException("no session")
-        return engine.session
-
-    def failure(self, engine: TLSEngine) -> HandshakeError:
-        """Check that an engine has failed, and get its error."""
-        self.assertIs(engine.state, EngineState.FAILED)
-        self.assertIsNone(engine.session)
-        if engine.error is None:
-            raise self.failureException("no error")
-        return engine.error
-
-    def assertMatch(self, client: TLSEngine, server: TLSEngine) -> EstablishedSession:
-        """Check that two engines have two ends of one session."""
-        ours, theirs = self.session(client), self.session(server)
-        self.assertEqual(ours.suite, theirs.suite)
-        self.assertEqual(ours.group, theirs.group)
-        # assertEqual would show the keys.
-        self.assertTrue(ours.transmit == theirs.receive, "client to server")
-        self.assertTrue(ours.receive == theirs.transmit, "server to client")
-        self.assertFalse(ours.transmit.keys == ours.receive.keys, "one key for both directions")
-        self.assertEqual((ours.transmit.sequence, ours.receive.sequence), (0, 0))
-        return ours
 
 
 class EngineAgainstEngineTests(EngineTestCase):

@@ -268,6 +268,17 @@ class LayerTests(SynchronousTestCase):
             if module not in SYSTEM_CALLS | SOCKET_TYPE_ONLY:
                 self.assertEqual(roots & {"socket", "keyutils", "fcntl"}, set(), module)
 
+    def test_testsImportNoOtherTests(self) -> None:
+        """What test modules share is in tests/support: no test module imports another one."""
+        tests = Path(__file__).parent
+        found = [
+            f"{path.relative_to(tests)}: {name}"
+            for path in sorted(tests.rglob("*.py"))
+            for name in sorted(importedModules(path))
+            if name.startswith("tests.test_")
+        ]
+        self.assertEqual(found, [])
+
     def test_onlyProgramsImportTheReactor(self) -> None:
         """The reactor is a parameter everywhere else."""
         for path in PACKAGE.rglob("*.py"):

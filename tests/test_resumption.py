@@ -19,10 +19,10 @@ from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.protocols.tickets import LIFETIME_SECONDS, MOST_HELD, Tickets
 from tests.support import certificates
 from tests.support.certificates import Credentials
+from tests.support.clock import Clock
+from tests.support.engines import GROUPS, EngineTestCase, accept
 from tests.support.modelktls import ModelKTLS
 from tests.support.tlspeers import StdlibPeer, converse, pair, records, stdlibContext
-from tests.test_engine import GROUPS, EngineTestCase, accept
-from tests.test_tickets import Clock
 
 SERVER = "the server"
 

@@ -27,8 +27,8 @@ from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
 from tests.support import certificates
 from tests.support.certificates import Credentials
+from tests.support.memorytransport import MemoryTransport, Step, Upper
 from tests.support.tlspeers import pair, records
-from tests.test_handshake import MemoryTransport, Step, Upper
 
 
 def silent(own: Credentials) -> OwnCertificate:

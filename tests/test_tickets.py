@@ -22,25 +22,13 @@ from ktlsagent.protocols.tickets import (
     readTicket,
 )
 from tests.support import certificates
+from tests.support.clock import Clock
 from tests.support.properties import patient
 
 HANDSHAKE = 22
 NEW_SESSION_TICKET = 4
 
 PROOF = Proof((), 1000.0, 2000.0)
-
-
-class Clock:
-    """A clock in the test's hand."""
-
-    def __init__(self, now: float = 1500.0) -> None:
-        """
-        @param now: what it says.
-        """
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def vector(content: bytes, octets: int) -> bytes:

@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -20,9 +21,31 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.kernel.rootfs import Progress, Recipe, rootFileSystem
+from tests.kernel.rootfs import CHECKOUT, Progress, Recipe, rootFileSystem
+
+_MOUNTS: Final = """
+set -e
+mount --make-rprivate /
+mount --bind {root} {root}
+mount -o remount,bind,ro {root}
+mount -t proc proc {root}/proc
+mount --rbind /dev {root}/dev
+mount --bind {checkout} {root}/srv/ktlsagent
+mount -o remount,bind,ro {root}/srv/ktlsagent
+"""
+
+
+def mounts(root: Path) -> str:
+    """
+    Write the shell commands that complete a root file system, for mount and PID
+    namespaces of one's own: it is read-only, and has this checkout in it.
+
+    @param root: the root file system.
+    @return: the commands.
+    """
+    return _MOUNTS.format(root=shlex.quote(str(root)), checkout=shlex.quote(str(CHECKOUT)))
 
 
 class GuestDied(Exception):

@@ -15,23 +15,14 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.kernel.guests import BaseGuest, GuestDied
-from tests.kernel.rootfs import CHECKOUT
+from tests.kernel.guests import BaseGuest, GuestDied, mounts
 
 __all__ = ["Guest", "GuestDied"]
 
 _INIT: Final = "/srv/ktlsagent/tests/kernel/guest/init.sh"
 
 _BOOT: Final = """
-set -e
-mount --make-rprivate /
-mount --bind {root} {root}
-mount -o remount,bind,ro {root}
-mount -t proc proc {root}/proc
-mount --rbind /dev {root}/dev
 mount -t tmpfs -o mode=1777,size=100% tmpfs {root}/tmp
-mount --bind {checkout} {root}/srv/ktlsagent
-mount -o remount,bind,ro {root}/srv/ktlsagent
 chroot {root} /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp HOME=/tmp \\
     linux.uml mem={memory} root=/dev/root rootfstype=hostfs ro init={init} quiet \\
     con0=null,fd:1 con=null ssl0=fd:{requests},fd:{results} ssl=null {options} </dev/null
@@ -46,9 +37,8 @@ class Guest(BaseGuest):
     def _start(self, root: Path) -> subprocess.Popen[bytes]:
         requestsRead, self._requests = os.pipe()
         self._results, resultsWrite = os.pipe()
-        script = _BOOT.format(
+        script = mounts(root) + _BOOT.format(
             root=shlex.quote(str(root)),
-            checkout=shlex.quote(str(CHECKOUT)),
             memory=self._memory,
             init=_INIT,
             requests=requestsRead,

@@ -14,20 +14,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.kernel.guests import BaseGuest
-from tests.kernel.rootfs import CHECKOUT
+from tests.kernel.guests import BaseGuest, mounts
 
 _INIT: Final = "/srv/ktlsagent/tests/kernel/bench/chroot.sh"
 
 _BEGIN: Final = """
-set -e
-mount --make-rprivate /
-mount --bind {root} {root}
-mount -o remount,bind,ro {root}
-mount -t proc proc {root}/proc
-mount --rbind /dev {root}/dev
-mount --bind {checkout} {root}/srv/ktlsagent
-mount -o remount,bind,ro {root}/srv/ktlsagent
 exec chroot {root} /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LAB_LINE={line} sh {init}
 """
 
@@ -39,9 +30,8 @@ class Chroot(BaseGuest):
         ours, theirs = socket.socketpair()
         self._requests = ours.detach()
         self._results = os.dup(self._requests)
-        script = _BEGIN.format(
+        script = mounts(root) + _BEGIN.format(
             root=shlex.quote(str(root)),
-            checkout=shlex.quote(str(CHECKOUT)),
             line=theirs.fileno(),
             init=_INIT,
         )

@@ -56,6 +56,7 @@ LAYERS: dict[str, str] = {
         "credentials.expiry credentials.files credentials.pem credentials.tokens profiles protocols"
     ),
     "__init__": "",
+    "__main__": "lean tap",
     "ledger": "",
     "fairness": "",
     "seldom": "",
@@ -282,5 +283,5 @@ class LayerTests(SynchronousTestCase):
     def test_onlyProgramsImportTheReactor(self) -> None:
         """The reactor is a parameter everywhere else."""
         for path in PACKAGE.rglob("*.py"):
-            if path.stem not in {"tap", "worker"}:
+            if path.stem not in {"__main__", "tap", "worker"}:
                 self.assertNotIn("twisted.internet.reactor", importedModules(path), path.stem)

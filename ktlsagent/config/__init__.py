@@ -16,7 +16,6 @@ import os.path
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from ktlsagent.config.keyfile import Entry, parseKeyFile, quote, wholeNumber
@@ -102,7 +101,8 @@ def loadConfig(path: str | None, searchOrder: Sequence[str] = SEARCH_ORDER) -> A
     if path is None:
         return AgentConfig()
     try:
-        text = Path(path).read_bytes().decode()
+        with open(path, "rb") as file:
+            text = file.read().decode()
     except UnicodeDecodeError as error:
         found = f"the byte 0x{error.object[error.start]:02x}"
         line = error.object.count(b"\n", 0, error.start) + 1

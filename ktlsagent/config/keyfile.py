@@ -157,7 +157,8 @@ def hasPIN(text: str) -> bool:
     @param text: what is in the file.
     @return: whether there is one, however it is encoded.
     """
-    return _PIN.search(unquote(text)) is not None
+    # What decodes it is imported if there is anything to decode.
+    return _PIN.search(unquote(text) if "%" in text else text) is not None
 
 
 def _isName(text: str) -> bool:

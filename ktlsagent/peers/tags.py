@@ -17,14 +17,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.peers.tagfiles import Definitions, Filters, Tags
 from ktlsagent.peers.tagfilters import Test
+
+if TYPE_CHECKING:
+    from ktlsagent.peers.tagfiles import Filters, Tags
 
 _SUFFIXES: Final = (".yml", ".yaml")
 
@@ -81,9 +82,15 @@ def loadTags(directory: str) -> TagSet:
     @return: the tags.
     @raise ConfigError: if anything is wrong with any file; it holds all mistakes.
     """
+    paths = _find(directory)
+    if not paths:
+        return TagSet()
+    # YAML takes 1 MB, and most agents have no tags.
+    from ktlsagent.peers.tagfiles import Definitions  # noqa: PLC0415
+
     definitions = Definitions()
     files = []
-    for path in _find(directory):
+    for path in paths:
         try:
             definitions.read(path, _read(path))
         except ConfigError as error:
@@ -124,7 +131,8 @@ def _read(path: str) -> str:
     try:
         # Others, pipes for example, might never end.
         if os.path.isfile(path):
-            return Path(path).read_bytes().decode()
+            with open(path, "rb") as file:
+                return file.read().decode()
         os.stat(path)
     except UnicodeDecodeError as error:
         expected, found = "text in UTF-8", f"the byte 0x{error.object[error.start]:02x}"

@@ -22,6 +22,9 @@ _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _CTRL_SET_GROUPS_LIST = 92
 """C{SSL_CTRL_SET_GROUPS_LIST} of C{openssl/ssl.h}."""
 
+_SESSION_CONTEXT_LENGTH = 32
+"""C{SSL_MAX_SID_CTX_LENGTH} of C{openssl/ssl.h}."""
+
 _SIGNING_FAILED = ("provider signature failure", "EVP lib")
 """
 OpenSSL's words (C{EVP_R_PROVIDER_SIGNATURE_FAILURE} and C{ERR_R_EVP_LIB}); the
@@ -201,6 +204,15 @@ def setSessionContext(context: SSL.Context, value: bytes) -> None:
     @param value: OpenSSL's session id context, at most 32 octets.
     """
     _lib.SSL_CTX_set_session_id_context(context._context, value, len(value))
+
+
+def newSessionContext() -> bytes:
+    """
+    Make a session id context that no session has yet.
+
+    @return: the context.
+    """
+    return os.urandom(_SESSION_CONTEXT_LENGTH)
 
 
 def groupName(connection: SSL.Connection) -> str | None:

@@ -10,21 +10,19 @@ instead finds out whether the peer is to be refused.
 
 from __future__ import annotations
 
-import secrets
 from typing import cast
 
 from cryptography import x509
 from OpenSSL import SSL
 
 from ktlsagent.errors import PeerMisbehaved
+from ktlsagent.protocols import openssl
 from ktlsagent.protocols.cryptoinfo import CipherSuite
 from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.psk import HelloReader
 from ktlsagent.protocols.record import openedRecord
 from ktlsagent.protocols.session import Direction, EstablishedSession
 from ktlsagent.protocols.tickets import Held, Issued, NewTicket, Proof, Tickets, readTicket
-
-_SESSION_CONTEXT_LENGTH = 32
 
 
 class Resumption:
@@ -43,7 +41,7 @@ class Resumption:
         """
         self.proof: Proof | None = None
         # No session has this one yet: none is resumed.
-        self.sessionContext = secrets.token_bytes(_SESSION_CONTEXT_LENGTH)
+        self.sessionContext = openssl.newSessionContext()
         self._tickets = tickets
         self._judge = parameters.judge
         self._server = parameters.server

@@ -1,0 +1,47 @@
+"""
+C{python3 -m ktlsagent}: the program without what C{twistd} has for other programs,
+which would be 8 MB of memory more.
+"""
+# ruff: noqa: E402 - the preparation for the imports comes before them
+
+from __future__ import annotations
+
+from ktlsagent import lean
+
+lean.begin()
+
+import sys
+from typing import Any, cast
+
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.python import usage
+
+from ktlsagent.tap import Options, makeService
+
+
+def main() -> None:
+    """
+    Run the agent in the foreground until it is told to stop, as C{twistd -n} does.
+
+    @raise SystemExit: if the arguments or the configuration cannot be used, or if
+        the agent cannot work here; it says why.
+    """
+    options = cast(Any, Options)()
+    options.synopsis = f"Usage: python3 -m ktlsagent {Options.synopsis}"
+    try:
+        options.parseOptions()
+    except usage.UsageError as error:
+        raise SystemExit(f"{options}\nktlsagent: {error}") from error
+    service: Any = makeService(options)
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
+
+    reactor: Any = installed
+    service.privilegedStartService()
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

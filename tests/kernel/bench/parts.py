@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.kernel.bench import mounts, native, nconnect, server, soak, starting, storm
+from tests.kernel.bench import mounts, native, nconnect, restarts, server, soak, starting, storm
 from tests.kernel.bench.part import Part
 
 PARTS: Final[dict[str, Part]] = {
-    part.PART.name: part.PART for part in (starting, server, storm, native, mounts, nconnect, soak)
+    part.PART.name: part.PART
+    for part in (starting, server, storm, native, mounts, nconnect, restarts, soak)
 }
 """By their names."""

@@ -76,6 +76,11 @@ class Mounting:
             _MOUNT_SECONDS,
         )
 
+    def end(self) -> None:
+        """Stop, after the mount that is under way."""
+        self._ended.set()
+        self._thread.join()
+
     def finish(self, lab: Lab) -> None:
         """
         Stop, and look at what happened.
@@ -83,8 +88,7 @@ class Mounting:
         @param lab: gets the figures.
         @raise Unexpected: if a mount failed, or there were hardly any.
         """
-        self._ended.set()
-        self._thread.join()
+        self.end()
         times = sorted(self.seconds)
         lab.facts["mounts"] = len(times)
         lab.facts["failed"] = self.failures

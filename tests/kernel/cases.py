@@ -203,6 +203,12 @@ def _refusals() -> Iterator[Case]:
         "refusals.certificateWithoutKey",
     )
     yield Case(
+        "expiredCertificateOfOurOwn",
+        "A certificate of our own that has expired is refused at the start and at a reload, unless "
+        "it is to be accepted.",
+        "refusals.expiredOfOurs",
+    )
+    yield Case(
         "serverWithoutTls",
         "A server without TLS is refused by the kernel itself.",
         "refusals.serverWithoutTls",

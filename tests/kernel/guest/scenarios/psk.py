@@ -15,6 +15,17 @@ from tests.kernel.guest.waiting import Unexpected, expect, until
 _ALL_QUEUES = ("--nr-io-queues=1", "--nr-write-queues=1", "--nr-poll-queues=1")
 """As many as a machine with one processor can have: three, and the administrative one."""
 
+_BY_KEYRING = """\
+[profile.others]
+preset=nvme
+keyring=others
+
+[profile.disks]
+preset=nvme
+keyring=.nvme
+"""
+"""Two profiles, of which the second is for requests with the usual keyring."""
+
 
 def expectLines(agent: Agent, psk: nvme.Psk, number: int) -> None:
     """
@@ -89,10 +100,12 @@ def alone(lab: Lab, hmac: int, version: int, *, allQueues: bool, kind: str = KTL
     @param kind: the agent.
     """
     host = nvme.oneHost(lab)
-    nvme.agent(lab, host, kind)
+    agent = nvme.agent(lab, host, kind, _BY_KEYRING if kind == KTLSAGENT else "")
     lab.listening()
     psk = nvme.generate(hmac, version)
     controller = _serve(lab, host, host, psk, _ALL_QUEUES if allQueues else ())
+    for line in agent.handshakes():
+        expect("profile", line.fields["profile"], "profile.disks")
     lab.facts["identity"] = psk.identity
     expect("tls_mode in sysfs", controller.attribute("tls_mode"), "tls")
 

@@ -16,6 +16,7 @@ from tests.kernel.guest.agents import HandshakeLine, configuration
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.leavers import leaveEarly
 from tests.kernel.guest.nfs import refusal
+from tests.kernel.guest.sections import identity, roles
 from tests.kernel.guest.waiting import Unexpected, expect, until
 
 
@@ -141,6 +142,32 @@ def certificateWithoutKey(lab: Lab) -> None:
     lab.server(serverHost, "mtls")
     with lab.mounted(clientHost, "4.2", "mtls"):
         expect("handshake with the old configuration", agent.waitForHandshake().outcome, "ok")
+
+
+def expiredOfOurs(lab: Lab) -> None:
+    """
+    A certificate of our own whose time is over: refused at the start, and when its
+    file changes, which keeps the old one; accepted if the configuration says so.
+
+    @param lab: the stage.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    expired = identity("server-expired")
+    refused = lab.agent(serverHost, text=roles({}, expired))
+    status = refused.waitUntilEnded()
+    if status == 0 or "which ended" not in refused.log():
+        raise Unexpected(f"expected a refusal for the certificate's end, found status {status}")
+    lab.facts["at the start"] = refused.log().splitlines()[-1]
+    agent = lab.agent(serverHost, text=roles({}, identity("server")))
+    lab.listening(agent)
+    said = agent.reload(roles({}, expired))
+    expect("refused reload", "reload refused" in said and "which ended" in said, True)
+    lab.server(serverHost, "mtls")
+    expect("client of the old certificate", peers.outcome(clientHost), "ok")
+    agent.nextHandshake().expect("ok")
+    said = agent.reload(roles({}, {**expired, "own_expired": "accept"}))
+    expect("refusal of what is to be accepted", "refused" in said, False)
+    lab.facts["warning"] = [line for line in agent.log().splitlines() if "ended" in line][-1]
 
 
 _SERVERS = {

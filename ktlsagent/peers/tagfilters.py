@@ -13,6 +13,8 @@ Where tlshd's manual and its code contradict each other, the manual holds:
   - An algorithm is known by its name and by its OID.  tlshd 1.4 knows by its OID
     only an algorithm that has no name.
 
+An empty list of purposes, which the manual allows, is refused as by the code.
+
 In one thing this is stricter than tlshd: an escaped comma of a distinguished name
 is no comma (L{ktlsagent.peers.presented.unescaped}).
 """

@@ -9,7 +9,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import keyutils
 from zope.interface import implementer
@@ -200,3 +200,12 @@ class RequestKeyrings:
             del self._uses[serial]
             self._ledger.keyLinks = len(self._uses)
             self.keyrings.unlink(serial)
+
+    def linkAgain(self) -> None:
+        """
+        Link all keyrings in use: a process that was forked off has a process
+        keyring of its own.  One that may not be linked is left out.
+        """
+        for serial in self._uses:
+            with suppress(OSError):
+                self.keyrings.link(serial)

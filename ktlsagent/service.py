@@ -208,6 +208,14 @@ class AgentService(Service):
             idle = succeed(None)
         return idle.addCallback(lambda _ignored: self._stopped())
 
+    def forked(self) -> None:
+        """This is another process now, which stops: it needs the keyrings of what is in flight."""
+        self._agent.keyrings.linkAgain()
+
+    def forget(self) -> None:
+        """What is in flight is another process's now, which was forked off: answer nothing."""
+        self._kernel.close()
+
     async def reload(self) -> bool:
         """
         Read the configuration and all its files again, and use them for the

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, cast
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -29,6 +29,7 @@ from ktlsagent.config import AgentConfig, loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.processes.remainder import forkOff
 from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
 
@@ -62,10 +63,13 @@ class ProgramService(Service):
     The agent as a program: signals, and the exit status.
 
     SIGHUP reloads.  SIGTERM and SIGINT stop with the exit status 0 when the
-    last request is answered; twistd itself would end by the signal.  SIGUSR2
-    does the same, and then starts the program again in the same process, from
-    what is installed by then.  The socket for READY stays open meanwhile.  That
-    happens by itself if a token can be used by a new process only.
+    last request is answered; twistd itself would end by the signal.
+
+    If another process comes after this one, it does not wait for that: what is
+    in flight is left to a process of its own.  So SIGQUIT ends the program at
+    once, and SIGUSR2 starts it again in the same process, from what is installed
+    by then.  The socket for READY stays open meanwhile.  The latter happens by
+    itself if a token can be used by a new process only.
     """
 
     log = Logger()
@@ -77,6 +81,8 @@ class ProgramService(Service):
         """
         self._settled = False
         self._renewing = False
+        self._hurries = False
+        self._ready: int | None = None
         self._reactor = reactor
         self._began = reactor.seconds()
         self._agent = self._makeAgent(
@@ -113,10 +119,36 @@ class ProgramService(Service):
         """
         Stop the agent.
 
-        @return: fires when it has answered all its requests.
+        @return: fires when it has answered all its requests, or left them to
+            another process.
         """
         Service.stopService(self)
-        return self._agent.stopService().addCallback(lambda _ignored: self._stopped())
+        stopped = self._agent.stopService()
+        # Threads that wait for a token would be lost in another process.
+        if self._hurries and not stopped.called and not self._agent.usedTokens:
+            try:
+                if not forkOff(self._reactor):
+                    self._agent.forget()
+                    return succeed(None)
+            except OSError as error:
+                self.log.warn(
+                    "expected a process for what is in flight, found {error}: waiting for it, and "
+                    "mounts with us",
+                    error=error,
+                )
+            else:
+                self._finish()
+                return stopped.addBoth(lambda _ignored: _exitAtOnce())
+        return stopped.addCallback(lambda _ignored: self._stopped())
+
+    def _finish(self) -> None:
+        """Be the process that finishes what is in flight, and nothing else."""
+        atexit.unregister(_startAgain)
+        atexit.register(_exitAtOnce)
+        self.log.info("process {pid} finishes what is in flight", pid=os.getpid())
+        if self._ready is not None:
+            os.close(self._ready)
+        self._agent.forked()
 
     def _stopped(self) -> None:
         """All requests are answered: what is left to do must not be held up by a token."""
@@ -128,6 +160,7 @@ class ProgramService(Service):
         for number, handle in (
             (signal.SIGTERM, self._stop),
             (signal.SIGINT, self._stop),
+            (signal.SIGQUIT, self._stopAtOnce),
             (signal.SIGHUP, self._reload),
             (signal.SIGUSR2, self._restart),
         ):
@@ -149,16 +182,24 @@ class ProgramService(Service):
         if self.running:
             self._reactor.stop()
 
+    def _stopAtOnce(self) -> None:
+        """Stop, and leave what is in flight to another process."""
+        if self.running:
+            self._settled = self._hurries = True
+            atexit.register(_exitAtOnce)
+            self._stop()
+
     def _restart(self) -> None:
         """Stop, and start again in the same process."""
         if not self.running:
             return
-        self.log.info("starting again in the same process, when nothing is in flight any more")
-        self._settled = True
+        self.log.info("starting again in the same process")
+        self._settled = self._hurries = True
         # Until the new program handles them these would end it.
         for number in (signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        atexit.register(_startAgain, os.dup(self._agent.listener()))
+        self._ready = os.dup(self._agent.listener())
+        atexit.register(_startAgain, self._ready)
         self._stop()
 
     def _renew(self) -> None:
@@ -173,6 +214,8 @@ class ProgramService(Service):
             self._reactor.callLater(left, self._restart)
 
     def _reload(self) -> None:
+        if not self.running:
+            return
         self.log.info("reloading")
         Deferred.fromCoroutine(self._agent.reload()).addErrback(
             lambda failure: self.log.failure("This is a bug in ktlsagent", failure=failure)

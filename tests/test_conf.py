@@ -114,9 +114,11 @@ class UnitTests(SynchronousTestCase):
 
     def test_stopping(self) -> None:
         """
-        A stop leaves handshakes more than the 10 seconds they may take.
+        A stop leaves handshakes more than the 10 seconds they may take, and so does a
+        restart, which does not wait for them.
         """
-        self.assertEqual(self.unit["Service", "KillMode"], ["mixed"])
+        self.assertEqual(self.unit["Service", "KillMode"], ["process"])
+        self.assertEqual(self.unit["Service", "RestartKillSignal"], ["SIGQUIT"])
         (seconds,) = self.unit["Service", "TimeoutStopSec"]
         self.assertGreater(int(seconds), 10)
 

@@ -289,6 +289,17 @@ class RequestKeyringsTests(SynchronousTestCase):
         self.requests.release(7)
         self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (1, [8]))
 
+    def test_linkAgain(self) -> None:
+        """A process that was forked off has the keyrings in use, as far as it may."""
+        self.fake.linkAtAccept(6)
+        self.fake.spoil(6, errno.EKEYREVOKED)
+        for serial in 6, 7:
+            self.hold(serial)
+        for serial in 6, 7:
+            self.fake.unlink(serial)
+        self.requests.linkAgain()
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (2, [7]))
+
     def test_again(self) -> None:
         """A keyring can be held again after it was released."""
         for _round in range(2):

@@ -136,6 +136,7 @@ LAYERS: dict[str, str] = {
     "watch": "interfaces notify",
     "lean": "",
     "readysocket": "",
+    "processes.remainder": "",
     "processes.template": "lean",
     "processes.channel": "config",
     "processes.worker": (
@@ -145,7 +146,10 @@ LAYERS: dict[str, str] = {
         "config configured errors interfaces keyrings ktls netlink processes.channel "
         "processes.template processes.worker service"
     ),
-    "tap": "__init__ config errors interfaces lean netlink processes.workers readysocket service",
+    "tap": (
+        "__init__ config errors interfaces lean netlink processes.remainder processes.workers "
+        "readysocket service"
+    ),
 }
 """What each module of the package may import from the package."""
 
@@ -159,6 +163,7 @@ SYSTEM_CALLS = {
     "sockets",
     "netlinksocket",
     "readysocket",
+    "processes.remainder",
     "processes.template",
     "processes.worker",
     "ktls",

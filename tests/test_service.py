@@ -314,6 +314,31 @@ class StopTests(AgentTestCase):
         self.assertEqual((upcall.status, late.status), (0, None))
         self.assertEqual(len(self.logged("1 requests are still in flight")), 1)
 
+    def test_forked(self) -> None:
+        """In a process that was forked off, requests in flight have their keyrings."""
+        agent = self.start()
+        upcall, _far = self.ask(SERVERHELLO, keyring=99)
+        self.reactor.settle()
+        self.keyrings.unlink(99)
+        stopped = self.stop(agent)
+        agent.forked()
+        self.assertEqual(self.keyrings.linked(), [99])
+        self.reactor.turn(4.6)
+        self.successResultOf(stopped)
+        self.assertEqual(upcall.status, errno.ETIMEDOUT)
+
+    def test_forget(self) -> None:
+        """What another process answers is not answered, whatever happens here."""
+        agent = self.start()
+        upcall, _far = self.ask(SERVERHELLO)
+        self.reactor.settle()
+        stopped = self.stop(agent)
+        agent.forget()
+        self.reactor.turn(4.6)
+        self.successResultOf(stopped)
+        self.assertEqual(upcall.answers, [])
+        self.kernel.upcalls.clear()
+
     def test_aSilentPeerDoesNotHoldItUp(self) -> None:
         """The last request ends by its deadline, and the agent with it."""
         agent = self.start()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.application.service import IServiceMaker
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import eventAsText
 from twisted.plugin import getPlugins
@@ -213,6 +216,100 @@ class ProgramTests(AgentTestCase):
             self.agents.remove(self.running)
             self.successResultOf(program.stopService())
 
+    def leave(self, fork: Callable[[object], bool]) -> tuple[Deferred[None], list[object]]:
+        """
+        End a program at once with a request in flight.
+
+        @param fork: what L{tap.forkOff} does.
+        @return: fires when the program ends, and what was to be called at its end.
+        """
+        self.keepSignals()
+        called: list[object] = []
+        self.patch(atexit, "register", lambda call, *_arguments: called.append(call))
+        self.patch(atexit, "unregister", lambda call: called.append(("not", call)))
+        self.patch(tap, "forkOff", fork)
+        program, reactor = self.program()
+        program.startService()
+        self.serve()
+        self.reactor.settle()
+        for signalled in program._stopAtOnce, program._stopAtOnce, program._reload:
+            signalled()
+            program.running = False
+        self.assertEqual((reactor.stopped, called), (1, [tap._exitAtOnce]))
+        self.patch(tap, "_exitAtOnce", lambda: called.append("exited"))
+        self.assertEqual(self.logged("reloading"), [])
+        self.agents.remove(self.running)
+        return program.stopService(), called
+
+    def test_leaves(self) -> None:
+        """SIGQUIT ends the program at once, and what is in flight is not answered by it."""
+        stopped, called = self.leave(lambda _reactor: False)
+        self.successResultOf(stopped)
+        self.assertEqual((len(called), self.kernel.sockets), (1, []))
+        self.reactor.advance(5)
+        (upcall,) = self.kernel.upcalls
+        self.assertEqual(upcall.answers, [])
+        self.kernel.upcalls.clear()
+
+    def test_finishes(self) -> None:
+        """The new process answers what is in flight, and then ends without clearing up."""
+        stopped, called = self.leave(lambda _reactor: True)
+        self.assertNoResult(stopped)
+        self.assertEqual(called[1], ("not", tap._startAgain))
+        self.assertEqual(len(called), 3)
+        self.reactor.advance(5)
+        self.successResultOf(stopped)
+        self.assertEqual(called[3:], ["exited"])
+        self.assertEqual(len(self.logged("finishes what is in flight")), 1)
+
+    def test_cannotLeave(self) -> None:
+        """If there can be no new process, the program ends when it has answered all."""
+
+        def fork(_reactor: object) -> bool:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        stopped, called = self.leave(fork)
+        self.assertNoResult(stopped)
+        self.assertEqual(len(self.logged("expected a process for what is in flight")), 1)
+        self.reactor.advance(5)
+        self.successResultOf(stopped)
+        self.assertEqual(len(called), 1)
+
+    def test_nothingToLeave(self) -> None:
+        """Nobody forks if nothing is in flight, or threads may wait for a token."""
+        self.patch(tap, "forkOff", lambda _reactor: self.fail("forked"))
+        self.patch(atexit, "register", lambda *_arguments: None)
+        for used in False, True:
+            program, _reactor = self.program()
+            program.startService()
+            self.running._tokens.used = used
+            if used:
+                self.serve()
+                self.reactor.settle()
+            program._stopAtOnce()
+            self.agents.remove(self.running)
+            stopped = program.stopService()
+            self.reactor.advance(5)
+            self.successResultOf(stopped)
+
+    def test_restartLeaves(self) -> None:
+        """The process that finishes what is in flight does not keep READY open."""
+        self.keepSignals()
+        kept: list[int] = []
+        self.patch(atexit, "register", lambda _call, *arguments: kept.extend(arguments))
+        self.patch(tap, "_exitAtOnce", lambda: None)
+        self.patch(tap, "forkOff", lambda _reactor: True)
+        program, _reactor = self.program()
+        program.startService()
+        self.serve()
+        self.reactor.settle()
+        program._restart()
+        self.agents.remove(self.running)
+        stopped = program.stopService()
+        self.assertRaises(OSError, os.fstat, kept[0])
+        self.reactor.advance(5)
+        self.successResultOf(stopped)
+
     def keepSignals(self) -> None:
         """Handle signals as before when the test is over."""
         for number in (signal.SIGUSR2, signal.SIGHUP):
@@ -326,9 +423,11 @@ class ExitTests(SynchronousTestCase):
 
     SCRIPT = """
 import atexit
+import errno
 import os
 import sys
 from types import SimpleNamespace
+from twisted.internet.defer import Deferred
 from ktlsagent import tap
 from twisted.internet import reactor
 program = object.__new__(tap.ProgramService)
@@ -347,7 +446,13 @@ if sys.argv[1] == "restart":
     else:
         held = os.memfd_create("held")
         os.write(held, b"again")
-    program._agent = SimpleNamespace(listener=lambda: held)
+    program._agent = SimpleNamespace(listener=lambda: held, forget=lambda: None,
+        stopService=Deferred, usedTokens=False, forked=lambda: reactor.callLater(0.5, finish))
+    program.log = SimpleNamespace(info=lambda *_ignored, **_more: None)
+    finish = lambda: (print("finished", os.getpid() != program.pid, flush=True), os._exit(0))
+    program.pid = os.getpid()
+    program._ready = None
+    reactor.addSystemEventTrigger("before", "shutdown", program.stopService)
 if sys.argv[1] == "fatal":
     reactor.callLater(0, program._fatal, None)
 reactor.run()
@@ -369,6 +474,7 @@ reactor.run()
             text=True,
         )
         self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
         assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         self.assertEqual(process.stdout.readline(), "running\n")
@@ -387,15 +493,19 @@ reactor.run()
         self.assertEqual(process.wait(30), 0)
 
     def test_restart(self) -> None:
-        """SIGUSR2 starts the program again in the same process, as often as one likes."""
+        """
+        SIGUSR2 starts the program again in the same process, as often as one likes, and
+        SIGQUIT ends it; what is in flight each time is finished by another process.
+        """
         process = self.start("restart")
         assert process.stdout is not None
         for _time in range(3):
             process.send_signal(signal.SIGUSR2)
-            self.assertEqual(process.stdout.readline(), f"again {process.pid}\n")
-            self.assertEqual(process.stdout.readline(), "running\n")
-        process.send_signal(signal.SIGTERM)
+            lines = sorted(process.stdout.readline() for _line in range(3))
+            self.assertEqual(lines, [f"again {process.pid}\n", "finished True\n", "running\n"])
+        process.send_signal(signal.SIGQUIT)
         self.assertEqual(process.wait(30), 0)
+        self.assertEqual(process.stdout.read(), "finished True\n")
 
     def test_cannotRestart(self) -> None:
         """A program that has gone from the disk cannot be started again: that is a failure."""

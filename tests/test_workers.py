@@ -488,11 +488,28 @@ class StopTests(WorkersTestCase):
         self.assertEqual((first.told()[-1], second.told()[-1]), (b"stop ", b"stop "))
         self.template.kill(first, 0)
         self.assertNoResult(stopped)
+        self.assertFalse(self.template.running)
         self.assertGreaterEqual(parent.listener(), 0)
         self.template.kill(second, 0)
         self.successResultOf(stopped)
         self.assertEqual(len(self.template.workers), 2)
         self.assertEqual(self.said("is lost"), [])
+
+    def test_forked(self) -> None:
+        """
+        If it is another process that waits for the workers, the first one lets go of
+        what it has, which is enough.
+        """
+        parent = self.begin()
+        self.allUp()
+        stopped = parent.stopService()
+        parent.forked()
+        self.assertNoResult(stopped)
+        parent.forget()
+        self.assertEqual(self.kernel.sockets, [])
+        for worker in self.template.workers:
+            worker.close()
+        self.successResultOf(stopped)
 
     def test_doesNotStartAnother(self) -> None:
         """A worker that is waited with when the agent is stopped does not come any more."""

@@ -206,6 +206,8 @@ class WorkersService(Service):
             call.cancel()
         self._calls.clear()
         self._alone = None
+        # It has nothing to do any more, and only we can wait for its end.
+        self._template.stop()
         for channel in self._open:
             channel.say("stop")
         self._gone = Deferred() if self._open else succeed(None)
@@ -216,6 +218,13 @@ class WorkersService(Service):
     def usedTokens(self) -> bool:
         """Whether the process has to end by C{os._exit}: tokens are the workers' alone."""
         return False
+
+    def forked(self) -> None:
+        """This is another process now, which stops: it hears the workers to their ends."""
+
+    def forget(self) -> None:
+        """The workers are another process's now, which was forked off."""
+        self._kernel.close()
 
     async def reload(self) -> bool:
         """
@@ -382,7 +391,6 @@ class WorkersService(Service):
     def _stopped(self, late: IDelayedCall) -> None:
         if late.active():
             late.cancel()
-        self._template.stop()
         self._kernel.close()
 
 

@@ -316,6 +316,14 @@ def _lives() -> Iterator[Case]:
             {"workers": workers},
             timeout=240.0,
         )
+    for workers in ("1", "2"):
+        yield Case(
+            camel("restarted", "while", "stalled", "of", workers),
+            f"Nobody waits for peers that stall when an agent of {workers} starts again.",
+            "restarting.inPlaceWhileStalled",
+            {"workers": workers},
+            timeout=240.0,
+        )
     yield Case(
         "socketHandedOver",
         "Eight agents that are killed cost no mount if their socket is held and handed over.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -16,10 +17,13 @@ from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.manager import Manager
 from tests.kernel.guest.nfs import Mount, MountRefused
+from tests.kernel.guest.peers import RpcClient
 from tests.kernel.guest.waiting import Unexpected, expect, until
 
 _PAUSE = 0.1
 _TIMES = 8
+_FEW_TIMES = 3
+_STALLED = 4
 _LEAST_MOUNTS = 5
 _STARTING_SECONDS = 60.0
 
@@ -81,11 +85,12 @@ class Mounting:
         self._ended.set()
         self._thread.join()
 
-    def finish(self, lab: Lab) -> None:
+    def finish(self, lab: Lab, least: int = _LEAST_MOUNTS) -> None:
         """
         Stop, and look at what happened.
 
         @param lab: gets the figures.
+        @param least: how many mounts there have to be.
         @raise Unexpected: if a mount failed, or there were hardly any.
         """
         self.end()
@@ -97,7 +102,7 @@ class Mounting:
                 "p50": round(times[len(times) // 2], 2),
                 "max": round(times[-1], 2),
             }
-        if self.failures or len(times) < _LEAST_MOUNTS:
+        if self.failures or len(times) < least:
             raise Unexpected(f"expected mounts without a failure, found {lab.facts}")
 
 
@@ -207,6 +212,54 @@ def inPlace(lab: Lab, workers: str) -> None:
     if agent.process.poll() is not None or agent.process.pid != pid:
         raise Unexpected("expected the agent in the same process, found another one")
     lab.facts["restarts"] = agent.starts() - 1
+
+
+def inPlaceWhileStalled(lab: Lab, workers: str) -> None:
+    """
+    An agent is started again in the same process while peers stall: nobody waits for
+    those, and they get their answers all the same.
+
+    @param lab: the stage.
+    @param workers: how many workers it has.
+    """
+    host = lab.oneHost()
+    agent = lab.agent(host, text=configuration(workers=workers))
+    lab.listening()
+    lab.server(host, "mtls")
+    mounting = Mounting(host)
+    seconds = []
+    for _time in range(_FEW_TIMES):
+        mounts = len(mounting.seconds)
+        stalled = [lab.closing(RpcClient(host)) for _each in range(_STALLED)]
+        time.sleep(_PAUSE)
+        started = time.monotonic()
+        agent.restartInPlace()
+        seconds.append(round(time.monotonic() - started, 2))
+        mounting.waitForMore(mounts)
+        lab.facts.setdefault("endings", []).append([one.ending() for one in stalled])
+    lab.facts["restart-s"] = seconds
+    mounting.finish(lab, _FEW_TIMES)
+    log = agent.log()
+    expect("processes for the rest", log.count("finishes what is in flight"), _FEW_TIMES)
+    late = len(re.findall("role=server .*status=ETIMEDOUT", log))
+    if late < _FEW_TIMES * _STALLED:
+        raise Unexpected(f"expected an answer for each peer that stalled, found {late}")
+    expect("children that nobody waits for", _zombies(agent.process.pid), [])
+
+
+def _zombies(parent: int) -> list[str]:
+    """
+    List the children of a process that have ended.
+
+    @param parent: the process.
+    @return: their lines in C{/proc}.
+    """
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Some end while we look.
+        with contextlib.suppress(OSError):
+            lines.append(path.read_text())
+    return [line for line in lines if f" Z {parent} " in line]
 
 
 def handedOver(lab: Lab) -> None:

@@ -88,6 +88,11 @@ CHECKS = (
     ),
     Check(
         "kernel",
+        "the unit under systemd, on Linux 7.2",
+        [*PRIVILEGED, *trial(NEWEST, "tests.kernel.suite_managed")],
+    ),
+    Check(
+        "kernel",
         "scenarios on Linux 6.12",
         [*PRIVILEGED, *trial(NEWEST, "tests.kernel.suite_trixie")],
     ),

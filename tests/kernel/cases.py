@@ -355,6 +355,28 @@ def _lives() -> Iterator[Case]:
     )
 
 
+def _managed() -> Iterator[Case]:
+    """
+    The agent as a service of a real systemd.
+
+    @return: the cases.
+    """
+    for workers in ("1", "2"):
+        for function, what in (("restarted", "Eight restarts"), ("killed", "Eight deaths")):
+            yield Case(
+                camel(function, "of", workers),
+                f"{what} of the unit with {workers} workers cost no mount.",
+                f"managed.{function}",
+                {"workers": workers},
+                timeout=300.0,
+            )
+    yield Case(
+        "stopped",
+        "The unit's restrictions let the agent work, and nothing is left after a stop.",
+        "managed.stopped",
+    )
+
+
 CASES: Final = (
     *_transfers(),
     *_suites(),
@@ -369,3 +391,6 @@ CASES: Final = (
 
 OLDER_KERNEL_CASES: Final = tuple(case for case in CASES if case.olderKernel)
 """The cases for the older kernel."""
+
+MANAGED_CASES: Final = tuple(_managed())
+"""The cases for a guest with systemd."""

@@ -193,6 +193,15 @@ MACHINE: Final = Recipe(
     borrowed=(("trixie", "ktls-utils"),),
     machine=True,
 )
+MANAGED: Final = Recipe(
+    "managed",
+    "7.2",
+    (*_PACKAGES, *_KEYUTILS_PACKAGES, "systemd"),
+    pythonSources=(_TURKEYUTILS,),
+    # The kernel hands what it does not know to the first process.
+    bootOptions=(*FORKY.bootOptions, "LAB_MANAGER=/usr/lib/systemd/systemd"),
+    suite="forky",
+)
 _BENCH: Final = Path(__file__).with_name("bench")
 BENCH: Final = Recipe(
     "bench",
@@ -205,7 +214,7 @@ BENCH: Final = Recipe(
     bootOptions=FORKY.bootOptions,
     suite="forky",
 )
-RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MACHINE, BENCH)}
+RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MANAGED, MACHINE, BENCH)}
 
 
 def labDirectory() -> Path:

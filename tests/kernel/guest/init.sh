@@ -1,6 +1,6 @@
 #!/bin/sh
 # PID 1 of the guest: mounts what has to be writable, loads the modules, and
-# becomes the runner.  The root is the host's cache and stays as it is.
+# becomes the runner, or systemd, which starts it.  The root is the host's cache and stays as it is.
 set -e
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -32,4 +32,21 @@ mkdir /tmp/checkout
 (cd /srv/ktlsagent && cp -r ktlsagent twisted tests /tmp/checkout)
 export PYTHONPATH=/tmp/checkout
 cd /tmp
-exec python3 -m tests.kernel.guest.runner
+if [ -z "$LAB_MANAGER" ]; then
+    exec python3 -m tests.kernel.guest.runner
+fi
+mkdir -p /run/systemd/system
+cat >/run/systemd/system/lab.target <<'TARGET'
+[Unit]
+Requires=lab.service
+TARGET
+cat >/run/systemd/system/lab.service <<SERVICE
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/usr/bin/python3 -m tests.kernel.guest.runner
+WorkingDirectory=/tmp
+Environment=PATH=$PATH HOME=$HOME LC_ALL=$LC_ALL PYTHONPATH=$PYTHONPATH
+StandardOutput=null
+SERVICE
+exec "$LAB_MANAGER" --unit=lab.target --log-target=kmsg

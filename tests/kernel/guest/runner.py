@@ -2,8 +2,9 @@
 Serves scenarios to the host: reads a request a line from the first serial line,
 runs it in a process of its own, and writes a line with its result.
 
-It is PID 1 of the guest.  A scenario that takes too long is ended, with the place
-where it hung in its log; one that leaves processes behind is said to be unclean.
+It is PID 1 of the guest, or a service of what is.  A scenario that takes too long is
+ended, with the place where it hung in its log; one that leaves processes behind is said
+to be unclean.
 """
 
 from __future__ import annotations
@@ -105,12 +106,25 @@ def _perform(request: dict[str, Any], output: int, results: int) -> None:
     os._exit(0)
 
 
+def _unit(process: str) -> str:
+    """
+    Say which service a process belongs to.
+
+    @param process: its PID.
+    @return: its control group; nothing where there are none.
+    """
+    path = Path(f"/proc/{process}/cgroup")
+    return path.read_text() if path.exists() else ""
+
+
 def _strangers() -> list[tuple[int, str]]:
     """
-    Find the user-space processes besides this one, after reaping the dead.
+    Find the user-space processes besides this one, after reaping the dead.  Where
+    there is a service manager, only those that are in the same unit.
 
     @return: PID and command of each.
     """
+    own = _unit("self")
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -118,7 +132,7 @@ def _strangers() -> list[tuple[int, str]]:
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if command and int(name) != os.getpid():
+            if command and int(name) != os.getpid() and _unit(name) == own:
                 found.append((int(name), command.strip()))
     return found
 

@@ -30,6 +30,13 @@ C{SSL_MODE_NO_AUTO_CHAIN} of C{openssl/ssl.h}: what is in our file is sent.  Els
 OpenSSL looks for CAs in the trust store, at each handshake, and sends those, too.
 """
 
+_NO_COMPRESSION = 1 << 32 | 1 << 33
+"""
+C{SSL_OP_NO_TX_CERTIFICATE_COMPRESSION} and C{SSL_OP_NO_RX_CERTIFICATE_COMPRESSION} of
+C{openssl/ssl.h}.  To unpack what somebody has packed who is not known yet (RFC 8879) costs
+more than the octets that it spares.
+"""
+
 SUNRPC = b"sunrpc"
 """The protocol of RPC-with-TLS in ALPN (RFC 9289, section 5)."""
 
@@ -110,6 +117,7 @@ class TLSContext:
             context.set_options(SSL.OP_NO_TICKET)
         else:
             context.set_timeout(LIFETIME_SECONDS)
+        context.set_options(_NO_COMPRESSION)
         context.set_mode(_NO_AUTO_CHAIN)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         if role is Role.SERVER:

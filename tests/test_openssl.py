@@ -50,15 +50,38 @@ class SystemFunction:
 
 
 class SystemLibrary:
-    """A C{libssl} of some version that takes every list of groups, or none."""
+    """A C{libssl} of some version that takes whatever is set, or nothing."""
 
     def __init__(self, version: bytes, answer: int = 1) -> None:
         """
         @param version: its version.
-        @param answer: what its C{SSL_CTX_ctrl} returns.
+        @param answer: what its other functions return.
         """
         self.OpenSSL_version = SystemFunction(version)
         self.SSL_CTX_ctrl = SystemFunction(answer)
+        self.SSL_CTX_set_num_tickets = SystemFunction(answer)
+
+
+class SystemLibraryTestCase(SynchronousTestCase):
+    """Has a certain C{libssl} in the place of the system's."""
+
+    def useLibrary(self, library: object) -> list[str]:
+        """Use bindings that cannot set groups, and that C{libssl}."""
+        loaded = []
+
+        def load(name: str, mode: int) -> object:
+            # None that is not in use anyway.
+            self.assertTrue(mode & os.RTLD_NOLOAD)
+            loaded.append(name)
+            if library is None:
+                raise OSError("cannot open shared object file")
+            return library
+
+        self.patch(openssl, "_lib", WithoutBindings(openssl._lib, "SSL_CTX_set1_curves_list"))
+        self.patch(ctypes, "CDLL", load)
+        openssl._systemLibrary.cache_clear()
+        self.addCleanup(openssl._systemLibrary.cache_clear)
+        return loaded
 
 
 class SuiteTests(SynchronousTestCase):
@@ -79,24 +102,8 @@ class SuiteTests(SynchronousTestCase):
         self.assertEqual(openssl._lib.ERR_peek_error(), 0)
 
 
-class GroupTests(SynchronousTestCase):
+class GroupTests(SystemLibraryTestCase):
     """Tests of L{openssl.setGroups} and L{openssl.supportedGroups}."""
-
-    def useLibrary(self, library: object) -> list[str]:
-        """Use bindings that cannot set groups, and a certain C{libssl}."""
-        loaded = []
-
-        def load(name: str) -> object:
-            loaded.append(name)
-            if library is None:
-                raise OSError("cannot open shared object file")
-            return library
-
-        self.patch(openssl, "_lib", WithoutBindings(openssl._lib, "SSL_CTX_set1_curves_list"))
-        self.patch(ctypes, "CDLL", load)
-        openssl._systemLibrary.cache_clear()
-        self.addCleanup(openssl._systemLibrary.cache_clear)
-        return loaded
 
     def test_chosen(self) -> None:
         """Groups that OpenSSL has are taken; one that it has not spoils the list."""
@@ -136,6 +143,26 @@ class GroupTests(SynchronousTestCase):
         """Without a library groups cannot be set."""
         self.useLibrary(None)
         self.assertFalse(openssl.setGroups(SSL.Context(SSL.TLS_METHOD), ["P-256"]))
+
+
+class TicketTests(SystemLibraryTestCase):
+    """Tests of L{openssl.setTickets}."""
+
+    def test_said(self) -> None:
+        """The library that the bindings stand on is told."""
+        library = SystemLibrary(SSL.OpenSSL_version(SSL.OPENSSL_VERSION))
+        self.useLibrary(library)
+        context = SSL.Context(SSL.TLS_METHOD)
+        self.assertTrue(openssl.setTickets(context, 1))
+        ((pointer, number),) = library.SSL_CTX_set_num_tickets.calls
+        self.assertEqual(pointer.value, int(openssl._ffi.cast("uintptr_t", context._context)))
+        self.assertEqual(number, 1)
+
+    def test_cannotBeSaid(self) -> None:
+        """Without it OpenSSL makes as many as it wants."""
+        for library in (None, SystemLibrary(b"OpenSSL 1.2.3 1 Apr 2004")):
+            self.useLibrary(library)
+            self.assertFalse(openssl.setTickets(SSL.Context(SSL.TLS_METHOD), 0))
 
 
 class SignatureAlgorithmTests(SynchronousTestCase):

@@ -112,8 +112,10 @@ class TLSContext:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
+        # What is made is not sent if it is not wanted (see TLSEngine).
+        openssl.setTickets(context, 0 if tickets is None else 1)
         if tickets is None:
-            # Tickets are not sent then (see TLSEngine); this makes them cheap to build.
+            # Where they are made all the same, this makes them cheap.
             context.set_options(SSL.OP_NO_TICKET)
         else:
             context.set_timeout(LIFETIME_SECONDS)

@@ -61,8 +61,7 @@ def setGroups(context: SSL.Context, names: Sequence[str]) -> bool:
     library = _systemLibrary()
     if library is None:
         return False
-    pointer = ctypes.c_void_p(int(_ffi.cast("uintptr_t", context._context)))
-    taken = bool(library.SSL_CTX_ctrl(pointer, _CTRL_SET_GROUPS_LIST, 0, groups) == 1)
+    taken = bool(library.SSL_CTX_ctrl(_pointer(context), _CTRL_SET_GROUPS_LIST, 0, groups) == 1)
     _clearErrors()
     return taken
 
@@ -105,14 +104,32 @@ def supportedSignatureAlgorithms(names: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
+def setTickets(context: SSL.Context, number: int) -> bool:
+    """
+    Say how many tickets are made behind each of a server's handshakes.
+
+    @param context: a context that has made no connection yet.
+    @param number: how many.
+    @return: whether that can be said; if not, it is two, or one behind a handshake
+        with a pre-shared key.
+    """
+    library = _systemLibrary()
+    return library is not None and library.SSL_CTX_set_num_tickets(_pointer(context), number) == 1
+
+
+def _pointer(context: SSL.Context) -> ctypes.c_void_p:
+    return ctypes.c_void_p(int(_ffi.cast("uintptr_t", context._context)))
+
+
 @functools.cache
 def _systemLibrary() -> ctypes.CDLL | None:
     """
-    Older bindings cannot set groups.  If they use the system's OpenSSL, that
-    library can be asked directly; a copy of our own inside them cannot.
+    No bindings can set the number of tickets, and older ones cannot set groups.  If
+    they use the system's OpenSSL, that library can be asked directly; a copy of
+    their own inside them cannot.
     """
     try:
-        library = ctypes.CDLL("libssl.so.3")
+        library = ctypes.CDLL("libssl.so.3", os.RTLD_NOLOAD | os.RTLD_NOW)
     except OSError:
         return None
     library.OpenSSL_version.restype = ctypes.c_char_p
@@ -123,6 +140,7 @@ def _systemLibrary() -> ctypes.CDLL | None:
         ctypes.c_char_p,
     )
     library.SSL_CTX_ctrl.restype = ctypes.c_long
+    library.SSL_CTX_set_num_tickets.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     same = library.OpenSSL_version(0) == SSL.OpenSSL_version(SSL.OPENSSL_VERSION)
     return library if same else None
 

@@ -48,6 +48,18 @@ class Bounds:
     most: int
     mostPerPeer: int
 
+    def share(self, place: int, number: int) -> Bounds:
+        """
+        Divide them among workers.
+
+        @param place: which of the workers, from 1 on.
+        @param number: how many there are.
+        @return: the bounds of this one.  All together have these, but each at least 1.
+        """
+        return Bounds(
+            *(max(1, (bound + place - 1) // number) for bound in (self.most, self.mostPerPeer))
+        )
+
 
 def boundsFor(most: int | None, mostPerPeer: int | None, memory: int, descriptors: int) -> Bounds:
     """

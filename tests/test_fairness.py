@@ -27,7 +27,18 @@ _requests = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20)), max_size=
 
 
 class BoundsTests(SynchronousTestCase):
-    """Tests for L{boundsFor}."""
+    """Tests for L{boundsFor} and L{Bounds}."""
+
+    @given(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 70))
+    def test_shared(self, most: int, mostPerPeer: int, number: int) -> None:
+        """Workers have together what was to be divided, each nearly the same, and at least 1."""
+        shares = [Bounds(most, mostPerPeer).share(place, number) for place in range(1, number + 1)]
+        for bound, found in (
+            (most, [share.most for share in shares]),
+            (mostPerPeer, [share.mostPerPeer for share in shares]),
+        ):
+            self.assertEqual(sum(found), max(bound, number))
+            self.assertLessEqual(max(found) - min(found), 1)
 
     def test_derived(self) -> None:
         """What is not configured is as much as memory, descriptors and the kernel allow."""

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -224,7 +225,22 @@ class StartTests(WorkersTestCase):
             self.assertEqual(worker.ready, parent.listener())
             (line,) = worker.told()
             self.assertEqual(line[:5], b"load ")
-            self.assertEqual(decodeConfig(line[5:]), parent._configured.config)
+            used = parent._configured.config
+            found = decodeConfig(line[5:])
+            self.assertEqual(found.profiles, used.profiles)
+
+    def test_bounds(self) -> None:
+        """The workers share what all together may have, and the parent says that."""
+        config = self.configuration(certificates.server(), mostHandshakes=11, mostPerPeer=2)
+        parent = self.parent(config, 3)
+        parent.startService()
+        self.addCleanup(self.end, parent)
+        self.allUp()
+        lines = [worker.told()[0] for worker in self.template.workers]
+        shares = [decodeConfig(line.removeprefix(b"load ")) for line in lines]
+        self.assertEqual([share.mostHandshakes for share in shares], [3, 4, 4])
+        self.assertEqual([share.mostPerPeer for share in shares], [1, 1, 1])
+        self.assertEqual(len(self.said("at most 11 handshakes at once, 2 with one peer")), 1)
 
     def test_ready(self) -> None:
         """It is said once that the agent is ready: when all workers are up."""
@@ -445,18 +461,21 @@ class ReloadTests(WorkersTestCase):
 
     def test_allWorkers(self) -> None:
         """A configuration that is good goes to all workers, and to those to come."""
-        new = self.configuration(certificates.server(), debugLevel=1)
+        new = self.configuration(
+            certificates.server(), debugLevel=1, mostHandshakes=20, mostPerPeer=6
+        )
+        shared = replace(new, mostHandshakes=10, mostPerPeer=3)
         parent = self.begin(reread=lambda: new)
         self.allUp()
         self.assertTrue(self.reload(parent))
         for worker in self.template.workers:
             (line,) = worker.told()
-            self.assertEqual(decodeConfig(line.removeprefix(b"load ")), new)
+            self.assertEqual(decodeConfig(line.removeprefix(b"load ")), shared)
             worker.say(b"loaded yes")
         self.template.kill(self.template.workers[0])
         self.reactor.advance(0.1)
         (line,) = self.template.workers[-1].told()
-        self.assertEqual(decodeConfig(line.removeprefix(b"load ")), new)
+        self.assertEqual(decodeConfig(line.removeprefix(b"load ")), shared)
         self.assertEqual(self.said("goes on with what"), [])
 
     def test_mistake(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
 
@@ -322,7 +323,15 @@ class WorkersService(Service):
             return
         self._channels[number] = channel
         self._open.add(channel)
-        channel.say("load", encodeConfig(self._configured.config))
+        self._load(channel)
+
+    def _load(self, channel: WorkerChannel) -> None:
+        """Have a worker use the configuration, with its share of what all may have."""
+        bounds = self._configured.bounds.share(channel.place, self._number)
+        config = replace(
+            self._configured.config, mostHandshakes=bounds.most, mostPerPeer=bounds.mostPerPeer
+        )
+        channel.say("load", encodeConfig(config))
 
     def _ended(self, number: int, status: int) -> None:
         """A worker has ended; unless that was asked for, another takes its place."""
@@ -369,9 +378,8 @@ class WorkersService(Service):
 
     def _used(self) -> None:
         """A configuration has been found good: the workers shall use it, too."""
-        config = encodeConfig(self._configured.config)
         for channel in self._open:
-            channel.say("load", config)
+            self._load(channel)
 
     def _templateLost(self) -> None:
         self._giveUp(StartError("expected to be able to start workers, found the template dead"))

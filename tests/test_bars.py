@@ -120,7 +120,7 @@ class BarsTests(SynchronousTestCase):
         """In each cell and each round no fewer succeed than with the other agent."""
         samples = [storm("ktlsagent", "2G", 60, 60, number) for number in (0, 1)]
         samples += [storm("tlshd", "2G", 60, 60 + number, number) for number in (0, 1)]
-        samples += [storm("tlshd", "2G", 200, 64)]
+        samples += [storm("ktlsagent", "2G", 200, 64), storm("tlshd", "2G", 200, 92)]
         found = self.verdict("storm: ktlsagent less tlshd,", storm=samples)
         self.assertEqual(found.measured, "-1 (60 and 61 of 60) [2G, 8 threads, small]")
         self.assertIs(found.held, False)

@@ -62,7 +62,7 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
 
 PART: Final = Part(
     "storm",
-    "Connections made at once, on the lab's kernel; a server holds at most 64 of strangers",
+    "Connections made at once, on the lab's kernel; a server keeps 64 of strangers",
     ("memory of guest", "nfsd threads", "trust", "count"),
     (
         Value("succeeded", "succeeded"),

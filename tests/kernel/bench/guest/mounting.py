@@ -54,7 +54,7 @@ class SlowAgent(Contender):
 
     def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:
         command = (*prefix, sys.executable, "-m", _SLOW, str(self._seconds))
-        options = ("--nodaemon", "--pidfile=", KTLSAGENT, "--config", str(self.configurationFile))
+        options = ("--config", str(self.configurationFile))
         return self.host.start(*command, *options, stdout=log, stderr=log, cwd="/tmp")
 
 

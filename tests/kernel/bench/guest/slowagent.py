@@ -1,7 +1,7 @@
 """
 ktlsagent, except that it does nothing at all for a while in each handshake, like an agent
 on a processor that others use: C{python3 -m tests.kernel.bench.guest.slowagent SECONDS ...},
-with the arguments of C{twistd} behind.
+with the agent's own arguments behind.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from twisted.scripts.twistd import run
-
+from ktlsagent.__main__ import main
 from ktlsagent.protocols.engine import TLSEngine
 
 
@@ -31,4 +30,4 @@ def slowDown(seconds: float) -> None:
 
 if __name__ == "__main__":
     slowDown(float(sys.argv.pop(1)))
-    run()
+    main()

@@ -124,14 +124,16 @@ class Account:
 
     def current(self) -> int | None:
         """
-        Read how much memory it has now.
+        Read how much memory it has now, without files: its log is one, in memory.
 
         @return: octets; L{None} if that is not counted.
         """
         try:
-            return int((self._directory / "memory.current").read_text())
+            everything = int((self._directory / "memory.current").read_text())
+            rows = (self._directory / "memory.stat").read_text().splitlines()
         except OSError:
             return None
+        return everything - int(dict(row.split() for row in rows)["file"])
 
     @property
     def counted(self) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kernel.bench.bars import Verdict, judge, table
+from tests.kernel.bench.bars import judge, table
 from tests.kernel.bench.samples import MEBIBYTE, Sample
+from tests.kernel.bench.verdicts import Verdict
 
 
 def rate(agent: str, keys: str = "ecdsa", trust: str = "small", **values: Any) -> Sample:

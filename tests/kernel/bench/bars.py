@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.kernel.bench.clientbars import noFailure, noHang
 from tests.kernel.bench.part import FLOOR, KTLSAGENT, REALTIME, TLSHD, WORKERS
-from tests.kernel.bench.samples import AGENT, MEBIBYTE, Sample, Value, aligned, summarise
-
-Measured = Mapping[str, Sequence[Sample]]
-"""The samples of each part."""
+from tests.kernel.bench.samples import AGENT, MEBIBYTE, Value, aligned, summarise
+from tests.kernel.bench.verdicts import Measured, Verdict
 
 _RATES: Final = ("keys", "trust", "client", "concurrency")
 _STORMS: Final = ("memory of guest", "nfsd threads", "trust", "count")
@@ -36,23 +35,6 @@ _GROWTH: Final = 0.01
 
 _IDLE: Final = 45.0
 _START: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """
-    What became of a bar.
-
-    @ivar bar: what it is about.
-    @ivar wanted: what is to be reached.
-    @ivar measured: what was; of several settings the worst one.
-    @ivar held: whether it is reached; L{None} if that was not measured, or too seldom.
-    """
-
-    bar: str
-    wanted: str
-    measured: str
-    held: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +293,8 @@ _BARS: Final[tuple[Callable[[Measured], Verdict], ...]] = (
     _little,
     _neverFewer(TLSHD),
     _neverFewer(REALTIME),
+    noHang,
+    noFailure,
     _soak,
     *(
         _starting(kernel, *bar)

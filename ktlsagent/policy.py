@@ -15,7 +15,13 @@ from OpenSSL import SSL
 
 from ktlsagent import profiles
 from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
-from ktlsagent.errors import KeyUnusable, PeerRejected, RequestRefused, RequestUnsupported
+from ktlsagent.errors import (
+    HandshakeError,
+    KeyUnusable,
+    PeerRejected,
+    RequestRefused,
+    RequestUnsupported,
+)
 from ktlsagent.peers.authorisation import judgeAccess
 from ktlsagent.peers.names import ReferenceName, judgeName, referenceName
 from ktlsagent.peers.peerrules import judgeChain
@@ -199,11 +205,13 @@ class Served:
     @ivar asked: what is known about the request.
     @ivar contexts: its profile, and the contexts of that.
     @ivar tagSet: the session tags.
+    @ivar refusal: why a server cannot use its key, if so.
     """
 
     asked: Asked
     contexts: ProfileContexts
     tagSet: TagSet
+    refusal: HandshakeError | None = None
 
     def tags(self, certificate: x509.Certificate | None) -> Sequence[str]:
         """
@@ -293,14 +301,14 @@ def plan(
 
 
 def _planServer(request: HandshakeRequest, served: Served) -> TLSParameters:
-    refusal = None
+    refusal = served.refusal
     if request.certificate is not None or request.privateKey is not None:
         raise RequestUnsupported(
             "keyring-certificate",
             "expected a server's certificate from the configuration, found key serials",
         )
     context = _required(served.contexts.server)
-    if not context.hasCertificate:
+    if refusal is None and not context.hasCertificate:
         refusal = RequestRefused(
             "no-certificate",
             "expected a certificate of our own to be a server with, found none; set "

@@ -34,7 +34,14 @@ from ktlsagent import policy
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.contexts import ProfileContexts
 from ktlsagent.credentials.latecontexts import LateContexts, Tokens
-from ktlsagent.errors import DeadlineExpired, NetlinkError, PeerLeft, TokenFailed, statusOf
+from ktlsagent.errors import (
+    DeadlineExpired,
+    KeyUnusable,
+    NetlinkError,
+    PeerLeft,
+    TokenFailed,
+    statusOf,
+)
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.keys import RequestKeys
@@ -45,7 +52,7 @@ from ktlsagent.protocols.handshake import HandshakeProtocol
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest
 from ktlsagent.protocols.interfaces import Engine
 from ktlsagent.protocols.pskserver import engineFor
-from ktlsagent.protocols.session import EstablishedSession
+from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.report import Report
 from ktlsagent.sockets import UpcallTransport
 from ktlsagent.stepqueue import StepQueue, Turn
@@ -199,7 +206,13 @@ class Upcall:
         named = None not in (self._request.certificate, self._request.privateKey)
         if late is None or named or served.asked.mode != AuthMode.X509:
             return served
-        contexts = await self._agent.tokens.ready(late, self._deadline)
+        try:
+            contexts = await self._agent.tokens.ready(late, self._deadline)
+        except KeyUnusable as error:
+            if served.asked.role is Role.CLIENT:
+                raise
+            # Somebody has to mend it: clients are told, so that they do not try again and again.
+            return replace(served, refusal=error)
         self._late = (late, contexts)
         return replace(served, contexts=contexts)
 

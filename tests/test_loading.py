@@ -481,7 +481,9 @@ class TokenTests(_ProfilesTestCase):
         assert ours.late is not None
         assert theirs.late is not None
         self.assertEqual((ours.late.keys, theirs.late.keys), ([self.key], [self.key]))
-        self.assertEqual((ours.server, theirs.client, theirs.clientCertificate), (None,) * 3)
+        self.assertEqual((theirs.client, theirs.clientCertificate), (None, None))
+        assert ours.server is not None
+        self.assertFalse(ours.server.hasCertificate)
         self.assertEqual(set(ours.preSharedKey), {SHA256, SHA384})
         self.assertIsNotNone(theirs.anonymousClient)
         self.assertIsNotNone(theirs.clientWith)

@@ -271,6 +271,15 @@ class PlanTests(ServedTestCase):
         self.assertEqual(found.refusal.code, "no-certificate")
         self.assertIn("[authenticate.server]", found.refusal.reason)
 
+    def test_serverWithoutItsKey(self) -> None:
+        """A server that cannot use its key says why, and not that it has no certificate."""
+        self.serverContexts = replace(self.serverContexts, server=self.context(own=False))
+        refusal = KeyUnusable("pin-refused", "expected another PIN")
+        served = replace(self.serve(SERVER), refusal=refusal)
+        found = plan(SERVER, served, RequestKeys(self.keys, (self.ring,)))
+        assert isinstance(found, TLSParameters)
+        self.assertIs(found.refusal, refusal)
+
     def test_clientWithoutCertificate(self) -> None:
         """C{xprtsec=mtls} without a certificate is refused; C{xprtsec=tls} needs none."""
         self.clientContexts = replace(self.clientContexts, client=None)

@@ -185,7 +185,7 @@ class TokenRequestsTests(AgentTestCase):
         self.run_(client)
         self.assertEqual(upcall.status, errno.ETIMEDOUT)
         (event,) = self.handshakes()
-        self.assertEqual((event["code"], event["alert_sent"]), ("token-failed", "internal_error"))
+        self.assertEqual((event["code"], event["alert_sent"]), ("token-failed", "-"))
         self.assertEqual(self.loads, 2)
         self.signs = True
         upcall, client = self.serve()
@@ -212,6 +212,20 @@ class TokenRequestsTests(AgentTestCase):
         self.run_(server)
         self.assertEqual(upcall.status, errno.ENOKEY)
         self.assertEqual(self.codes(), ["token-locked"])
+
+    def test_lockedServer(self) -> None:
+        """A client of a server whose key somebody has to mend first is told by an alert."""
+        self.refusal = KeyUnusable("token-locked", "expected a PIN, found none")
+        self.begin()
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, errno.ENOKEY)
+        (event,) = self.handshakes()
+        self.assertEqual((event["code"], event["alert_sent"]), ("token-locked", "internal_error"))
+        self.refusal = None
+        upcall, client = self.serve()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
 
     def test_reload(self) -> None:
         """A reload keeps the keys that are loaded, and wakes those that are new."""

@@ -21,7 +21,8 @@ class ProfileContexts:
     @ivar profile: the profile.
     @ivar anonymousClient: for a client that shows no certificate.
     @ivar client: for a client that does; C{None} if none is configured.
-    @ivar server: for a server; without a certificate if none is configured.
+    @ivar server: for a server; without a certificate if none is configured, or
+        its key is yet to come.
     @ivar clientCertificate: what L{client} shows first, if there is one.
     @ivar clientWith: makes a context for a client with another certificate;
         raises C{SSL.Error} if certificate and key do not belong together.

@@ -105,6 +105,8 @@ def makeContexts(parts: Parts) -> ProfileContexts:
         contexts = replace(contexts, clientWith=lambda own: parts.context([own], lasting=False))
     tokenKeys = [one.key for one in parts.own if isinstance(one.key, TokenKey)]
     if tokenKeys:
+        if parts.role is Role.SERVER and AuthMode.X509 in parts.modes:
+            contexts = replace(contexts, server=parts.context())
         return replace(contexts, late=LateContexts(tokenKeys, partial(_withKeys, parts, contexts)))
     return _withKeys(parts, contexts, {})
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from cryptography import x509
 from OpenSSL import SSL
 
-from ktlsagent.errors import HandshakeError, PeerAlert, SessionUnusable
+from ktlsagent.errors import HandshakeError, PeerAlert, SessionUnusable, TokenFailed
 from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, CipherSuite
@@ -233,6 +233,10 @@ class TLSEngine:
         alert = failures.ALERTS.get(reason.code)
         if alert is not None:
             self.alertSent, output = alert, self._alert(alert)
+        elif isinstance(reason, TokenFailed) and self._role is Role.SERVER:
+            # A client that is told gives up, also for files that it has open.  One whose
+            # connection is only closed tries again, and the token may be back by then.
+            self.alertSent, output = None, b""
         self._fail(reason)
         return output
 

@@ -157,6 +157,12 @@ def _varied() -> Iterator[Case]:
             {"kind": kind},
         )
         yield Case(
+            camel("token", kind, "survived"),
+            f"A file is written although the client connects while the token, {kind}, is away.",
+            "tokenkeys.survived",
+            {"kind": kind},
+        )
+        yield Case(
             camel("token", kind, "shared"),
             f"Two workers have the same key in a token, {kind}, and are replaced when it was away.",
             "tokenkeys.shared",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, eventAsText, eventFromJSON
+from twisted.logger import Logger, LogLevel, eventAsText, eventFromJSON
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -45,6 +46,8 @@ class WorkerTests(AgentTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.output = StringIO()
+        self.patch(sys, "__stdout__", self.output)
         self.ending = StoppingReactor()
         self.worker = Worker(self.ending, self.make)
         self.parent = StringTransport()
@@ -174,6 +177,10 @@ class WorkerTests(AgentTestCase):
         self.run_()
         self.lost()
         self.assertEqual(self.ending.stopped, 0)
+        self.said()
+        self.worker.report({"log_format": "last words", "log_level": LogLevel.info})
+        self.assertIn("last words", self.output.getvalue())
+        self.assertEqual(self.said(), [])
         self.reactor.turn(4.6)
         self.assertIsNotNone(upcall.status)
         self.assertEqual((self.ending.stopped, self.worker.status), (1, 0))

@@ -10,12 +10,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, TextIO, cast
 
 from twisted.internet import default
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    eventAsJSON,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 
 from ktlsagent.config import AgentConfig
@@ -111,6 +118,7 @@ class Worker(Channel):
         self._stopping = False
         self._parentGone = False
         self._closing = False
+        self._lastWords = textFileLogObserver(cast(TextIO, sys.__stdout__))
 
     def heard(self, word: str, value: bytes) -> None:
         """
@@ -130,11 +138,14 @@ class Worker(Channel):
 
     def report(self, event: LogEvent) -> None:
         """
-        Have the parent log an event.
+        Have the parent log an event, or do it if there is none any more.
 
         @param event: the event.
         """
-        self.say("log", eventAsJSON(event).encode())
+        if self._parentGone and not self._closing:
+            self._lastWords(event)
+        else:
+            self.say("log", eventAsJSON(event).encode())
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
         """

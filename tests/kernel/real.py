@@ -5,14 +5,16 @@ which no agent listens, by C{python3 -m twisted.trial tests.kernel.real}.
 
 from __future__ import annotations
 
+import os
 import time
 
 import keyutils
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.interfaces import IKernelTLS, IKeyrings, INetlinkSocket
-from ktlsagent.keyrings import Keyrings
+from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
+from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.netlinksocket import NetlinkSocket
 from tests.support import keyringstests, ktlstests, netlinktests
@@ -70,3 +72,27 @@ class RealKeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     def forbid(self, serial: int) -> None:
         # A possessor who may search may read (keyctl_read_key of security/keys/keyctl.c).
         keyutils.set_perm(serial, keyutils.KEY_USR_VIEW)
+
+    def test_forked(self) -> None:
+        """
+        A process that was forked off has no links, and can make them again if the
+        keyring is as those of the kernel are, C{.nvme} for one.
+        """
+        ring = self.addKeyring("kernel's")
+        keyutils.set_perm(ring, keyutils.KEY_POS_ALL | keyutils.KEY_USR_ALL)
+        self.addKey(ring, b"key", b"payload")
+        requests = RequestKeyrings(Keyrings(), Ledger())
+        Keyrings().link(ring)
+        requests.hold(ring)
+        child = os.fork()
+        if not child:
+            try:
+                Keyrings().createProcessKeyring()
+                before = ring in Keyrings().linked()
+                requests.linkAgain()
+                os._exit(2 * before + (ring in Keyrings().linked()))
+            finally:
+                os._exit(99)
+        _pid, status = os.waitpid(child, 0)
+        requests.release(ring)
+        self.assertEqual(os.waitstatus_to_exitcode(status), 1)

@@ -18,6 +18,7 @@ from tests.kernel.guest.waiting import expect, until
 _PAUSE = 0.1
 _TIMES = 8
 _NET_ADMIN = 1 << 12
+_TIMED_OUT = r"role=server .*status=ETIMEDOUT"
 
 
 def _begin(lab: Lab, workers: str) -> tuple[Host, ManagedAgent]:
@@ -59,7 +60,7 @@ def restarted(lab: Lab, workers: str) -> None:
     mounting.finish(lab)
     expect("what stalled peers saw", {one.ending() for one in stalled}, {"eof"})
     until(
-        lambda: len(re.findall(r"role=server .*status=ETIMEDOUT", agent.log())) >= _TIMES,
+        lambda: len(re.findall(_TIMED_OUT, agent.log())) >= _TIMES,
         "each stalled handshake has been answered",
     )
     expect("starts", agent.starts(), _TIMES + 1)
@@ -69,12 +70,14 @@ def restarted(lab: Lab, workers: str) -> None:
 
 def killed(lab: Lab, workers: str) -> None:
     """
-    The unit's main process is killed eight times: that costs no mount.
+    The unit's main process is killed eight times: that costs no mount.  Workers finish
+    what they have begun, and say so.
 
     @param lab: the stage.
     @param workers: how many workers the agent has.
     """
     host, agent = _begin(lab, workers)
+    stalled = lab.closing(RpcClient(host))
     mounting = Mounting(host)
     for _time in range(_TIMES):
         time.sleep(_PAUSE)
@@ -83,6 +86,9 @@ def killed(lab: Lab, workers: str) -> None:
         mounting.waitForMore(mounts)
     mounting.finish(lab)
     expect("starts", agent.starts(), _TIMES + 1)
+    expect("what the stalled peer saw", stalled.ending(), "eof")
+    if workers != "1":
+        until(lambda: re.search(_TIMED_OUT, agent.log()), "its worker has answered")
 
 
 def stopped(lab: Lab) -> None:

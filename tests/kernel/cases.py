@@ -304,6 +304,10 @@ def _lives() -> Iterator[Case]:
         ("restartedWithPending", "A restarted agent takes over the requests that wait."),
         ("startedAfter", "An agent answers requests that are older than itself."),
         ("terminatedInFlight", "SIGTERM lets the handshakes in flight finish; nothing is owed."),
+        (
+            "restartedInFlight",
+            "A handshake that is under way at a restart is finished beside the new agent.",
+        ),
         ("terminatedWhileStalled", "SIGTERM waits for a stalled peer no longer than its deadline."),
     ):
         yield Case(function, expectation, f"lifecycle.{function}")

@@ -177,6 +177,32 @@ def terminatedInFlight(lab: Lab) -> None:
     lab.recordHandshakes()
 
 
+def restartedInFlight(lab: Lab) -> None:
+    """
+    The agent starts again while a handshake is under way: a process of its own
+    finishes it, and ends; the new agent serves the next.
+
+    @param lab: the stage.
+    """
+    serverHost, clientHost = lab.twoHosts()
+    agent = lab.agent(serverHost)
+    lab.listening()
+    lab.server(serverHost, "mtls")
+    client = lab.closing(peers.RpcClient(clientHost))
+    until(lambda: _holdsRequest(agent), "the agent has accepted the request")
+    agent.process.send_signal(signal.SIGUSR2)
+    remainder = agent.waitForLog(r"process \d+ finishes").partition(" finishes")[0].split()[-1]
+    client.startTls()
+    client.call(4)
+    expect("handshake", agent.waitForHandshake().outcome, "ok")
+    until(lambda: agent.starts() > 1, "the agent has started again", 60.0)
+    if _holdsRequest(agent):
+        raise Unexpected("expected the new agent without the old one's sockets, found one")
+    until(lambda: int(remainder) not in serverHost.processes(), "the other process has ended")
+    _expectService(lab, clientHost)
+    expect("the next handshake", agent.waitForHandshake(2).outcome, "ok")
+
+
 def terminatedWhileStalled(lab: Lab) -> None:
     """
     SIGTERM comes while a peer stalls: the agent ends within that request's

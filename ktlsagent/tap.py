@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, succeed
@@ -30,8 +30,10 @@ from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.remainder import forkOff
-from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
+
+if TYPE_CHECKING:
+    from ktlsagent.processes.workers import WorkersService
 
 lean.settle()
 
@@ -98,6 +100,9 @@ class ProgramService(Service):
         number = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
         if number == 1:
             return AgentService(reactor, config, up=self._tellSystemd, renew=self._renew, **seams)
+        # One process needs nothing of that.
+        from ktlsagent.processes.workers import WorkersService  # noqa: PLC0415
+
         return WorkersService(reactor, config, number, up=self._tellSystemd, **seams)
 
     def startService(self) -> None:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 
 from ktlsagent.errors import ConfigError, Mistake
-from ktlsagent.peers.tagfilters import Test
 
 if TYPE_CHECKING:
     from ktlsagent.peers.tagfiles import Filters, Tags
+    from ktlsagent.peers.tagfilters import Test
 
 _SUFFIXES: Final = (".yml", ".yaml")
 

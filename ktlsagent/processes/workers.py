@@ -41,8 +41,11 @@ _LONGEST_DELAY = 10.0
 _GOOD_SECONDS = 10.0
 """After what time a worker's death is not an early one."""
 
-_ALONE_SECONDS = 10.0
-"""How long mounts may wait for a worker; after that they had better fail at once."""
+_ALONE_SECONDS = 30.0
+"""
+How long mounts may wait for a worker; after that they had better fail at once.  One
+that is a program of its own may take 10 s to start where all have to at the same time.
+"""
 
 _STOP_SECONDS = 12.0
 """How long a worker may take to stop: a request's longest deadline, and some more."""

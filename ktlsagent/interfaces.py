@@ -100,12 +100,12 @@ class IHandshakeKernel(Interface):
         @return: the descriptor of the socket that READY comes on.
         """
 
-    def readReady() -> bool:
+    def readReady() -> int | None:
         """
-        Empty the socket that READY comes on.  READY is a hint without
-        content; after any hint, or a loss of hints, ACCEPT tells all.
+        Empty the socket that READY comes on: one for each request.
 
-        @return: whether hints were lost.
+        @return: how many requests have been announced; C{None} if that is not
+            known, because announcements were lost.
         @raise NetlinkError: if the socket is of no use any more.
         """
 

@@ -159,18 +159,19 @@ class HandshakeNetlink:
         """See L{IHandshakeKernel}."""
         return self._opened(self._ready).fileno()
 
-    def readReady(self) -> bool:
+    def readReady(self) -> int | None:
         """See L{IHandshakeKernel}."""
         ready = self._opened(self._ready)
-        lost = False
+        announced, lost = 0, False
         while True:
             try:
                 ready.receive()
+                announced += 1
             except BlockingIOError:
-                return lost
+                return None if lost else announced
             except OSError as error:
-                # The kernel dropped hints.  The socket has to be emptied all
-                # the same, or it goes on to drop them.
+                # The socket has to be emptied all the same, or the kernel
+                # goes on to drop what it announces.
                 if error.errno != errno.ENOBUFS:
                     raise NetlinkError("READY", error.errno or errno.EIO) from error
                 lost = True

@@ -41,6 +41,12 @@ _DRAIN_AGAIN_SECONDS = 0.1
 """When to look for requests again if there was no room for one more descriptor."""
 
 
+_EMPTY_AGAIN_SECONDS = 0.1
+"""
+How long the announcements are believed.  As long as each is followed by an ACCEPT, none
+is forgotten; but if ever one was, the requests behind it would be late, one by one.
+"""
+
 _MOST_PENDING = 50
 """How many requests the kernel holds at the most (C{hn_pending_max})."""
 
@@ -141,11 +147,12 @@ class AgentService(Service):
             self._configured,
             self._tokens,
             self.ledger,
-            StepQueue(reactor, lambda: self._configured.bounds),
+            StepQueue(reactor, lambda: self._configured.bounds, self._look),
         )
         self._seldom = Seldom(reactor, self.log)
         self._readers: list[_SocketReader] = []
         self._drainingAgain = False
+        self._emptied = 0.0
         self._idle: list[Deferred[None]] = []
 
     @property
@@ -166,7 +173,7 @@ class AgentService(Service):
             suites = self._kernelTLS.probe()
             self._configured.load(suites)
             self._kernel.listen()
-            self._drain()
+            self._drain(None)
         except NetlinkError as error:
             self._kernel.close()
             raise StartError(_ACCEPT_REFUSED.format(error)) from error
@@ -238,17 +245,25 @@ class AgentService(Service):
         self._giveUp(StartError("expected to wait for READY as long as the service runs"))
 
     def _ready(self) -> None:
-        """READY has come: take what is pending."""
+        """See whether READY has come, and take the requests that it announces."""
         try:
-            if self._kernel.readReady():
+            announced = self._kernel.readReady()
+            if announced is None:
                 self._seldom.warn(
                     "READY notifications were lost (ENOBUFS): more requests came at once than the "
                     "socket holds; whatever is pending is taken all the same, but requests may "
                     "have been refused; if this comes again, give the agent more of the processor"
                 )
-            self._drain()
+            if announced != 0:
+                late = self._reactor.seconds() - self._emptied >= _EMPTY_AGAIN_SECONDS
+                self._drain(None if late else announced)
         except NetlinkError as error:
             self._giveUp(error)
+
+    def _look(self) -> None:
+        """There is more to be done, but requests that have come meanwhile are taken first."""
+        if self._readers:
+            self._ready()
 
     def _strays(self) -> None:
         """Something has come that was not an answer, which nobody can need."""
@@ -257,23 +272,26 @@ class AgentService(Service):
             count=self._kernel.discardStrays(),
         )
 
-    def _drain(self) -> None:
+    def _drain(self, announced: int | None) -> None:
         """
         Take every pending request, before anything is done about one.
 
+        @param announced: how many there are at the most; C{None} if nobody knows.
         @raise NetlinkError: if the kernel does not let us at all.
         """
         taken: list[HandshakeRequest] = []
         try:
-            self._take(taken)
+            self._take(taken, announced)
         finally:
             for request in taken:
                 self._serve(request)
 
-    def _take(self, taken: list[HandshakeRequest]) -> None:
+    def _take(self, taken: list[HandshakeRequest], announced: int | None) -> None:
         """Take requests until nothing is pending, and note them one by one."""
         refused = 0
         while refused < _MOST_PENDING:
+            if announced == len(taken):
+                return
             try:
                 request = self._kernel.accept()
             except OutOfDescriptors as error:
@@ -285,9 +303,10 @@ class AgentService(Service):
             except NetlinkError as error:
                 if error.errno in _HOPELESS:
                     raise
-                # The kernel has ended that request with EIO; others may wait
-                # behind it.
+                # The kernel has mostly ended that request with EIO; others may
+                # wait behind it.
                 refused += 1
+                announced = None
                 self.log.error(
                     "the kernel could not hand a request over: {reason}{advice}",
                     reason=str(error),
@@ -295,6 +314,7 @@ class AgentService(Service):
                 )
                 continue
             if request is None:
+                self._emptied = self._reactor.seconds()
                 return
             taken.append(request)
         self._drainLater(AgentError("too many requests could not be handed over"))
@@ -309,7 +329,10 @@ class AgentService(Service):
     def _drainAgain(self) -> None:
         self._drainingAgain = False
         if self._readers:
-            self._ready()
+            try:
+                self._drain(None)
+            except NetlinkError as error:
+                self._giveUp(error)
 
     def _serve(self, request: HandshakeRequest) -> None:
         """Start a request's story."""

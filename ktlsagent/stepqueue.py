@@ -1,10 +1,10 @@
 """
-When cryptography runs: one step in each turn of the reactor, the earliest
-deadline first.
+When cryptography runs: at once if nothing else waits, else the earliest deadline first.
 
-Between two steps the reactor looks at its descriptors, so READY is answered
-with ACCEPT before any more work is done on what was accepted earlier: the
-kernel holds only a few requests that nobody has accepted.
+Between steps READY is looked at, and answered with ACCEPT before any more work is
+done on what was accepted earlier: the kernel holds only a few requests that nobody
+has accepted.  Only steps that take no time follow each other without a look.  After
+some steps the reactor looks at all else.
 
 What was begun is brought to an end before more is begun: work on many handshakes
 at once ends none of them early.  Who begins next is L{ktlsagent.fairness}'s.
@@ -34,6 +34,13 @@ How many steps a handshake has before others come first.  It needs half as many;
 peer that cuts its messages into a thousand records holds up nobody but itself.
 """
 
+STEPS_PER_TURN: Final = 8
+"""How many steps may follow each other before the reactor has its turn."""
+
+
+LOOK_SECONDS: Final = 0.0005
+"""For how long steps may follow each other without a look at READY."""
+
 
 class Turn(Place):
     """
@@ -57,8 +64,8 @@ class Turn(Place):
 
     def run(self, step: Step) -> None:
         """
-        Run a step when its time comes, never before this returns; not at all if
-        the turn ends before, or at the deadline.
+        Run a step when its time comes, at once or later, but never in another one;
+        not at all if the turn ends before, or at the deadline.
 
         @param step: must not raise.
         """
@@ -84,18 +91,25 @@ class StepQueue:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, bounds: Callable[[], Bounds]) -> None:
+    def __init__(
+        self, clock: IReactorTime, bounds: Callable[[], Bounds], look: Callable[[], None]
+    ) -> None:
         """
         @param clock: gives the turns.
         @param bounds: says how many handshakes may be in progress.
+        @param look: called between steps: lets new requests get into the line.
         """
         self._clock = clock
         self._bounds = bounds
+        self._look = look
         self._order = itertools.count()
         self._steps: list[tuple[int, float, int, Turn, Step]] = []
         self._line: FairLine[Turn] = FairLine()
         self._seldom = Seldom(clock, self.log)
         self._called = False
+        self._running = False
+        self._left = STEPS_PER_TURN
+        self._looked = 0.0
 
     def turn(self, peer: Hashable, deadline: float) -> Turn:
         """
@@ -119,7 +133,8 @@ class StepQueue:
         @param step: must not raise.
         """
         heapq.heappush(self._steps, (lap, turn.deadline, next(self._order), turn, step))
-        self._callSoon()
+        if not self._called:
+            self._run(self._next)
 
     def end(self, turn: Turn) -> None:
         """
@@ -131,6 +146,8 @@ class StepQueue:
         self._callIfNeeded()
 
     def _callIfNeeded(self) -> None:
+        if self._running:
+            return
         bounds = self._bounds()
         if self._steps or self._line.ready(bounds):
             self._callSoon()
@@ -148,27 +165,51 @@ class StepQueue:
     def _callSoon(self) -> None:
         if not self._called:
             self._called = True
-            self._clock.callLater(0, self._runOne)
+            self._clock.callLater(0, self._reactorsTurn)
 
-    def _runOne(self) -> None:
-        """Run one step, or let one request begin."""
+    def _reactorsTurn(self) -> None:
         self._called = False
-        step = self._next()
-        # Before the step, which may have a bug.
-        self._callIfNeeded()
-        if step is not None:
-            step()
+        self._left = STEPS_PER_TURN
+        self._run(self._nextOrBegin)
+
+    def _run(self, choose: Callable[[], Step | None]) -> None:
+        """Run some steps, unless this is part of one."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            step = choose() if self._left else None
+            while step is not None:
+                self._left -= 1
+                step()
+                self._lookIfNeeded()
+                step = self._next() if self._left else None
+        finally:
+            self._running = False
+            self._callIfNeeded()
+
+    def _lookIfNeeded(self) -> None:
+        now = self._clock.seconds()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look()
 
     def _next(self) -> Step | None:
-        """Choose: what was begun, then who comes next, then who needs more than others."""
+        """Choose among the steps of what was begun."""
         now = self._clock.seconds()
         while self._steps and (self._steps[0][3].left or self._steps[0][1] <= now):
             # Its request has ended, or does so in this turn of the reactor.
             heapq.heappop(self._steps)
-        if not self._steps or self._steps[0][0]:
-            turn = self._line.next(self._bounds())
-            if turn is not None:
-                return partial(self._begin, turn)
+        return heapq.heappop(self._steps)[-1] if self._steps and not self._steps[0][0] else None
+
+    def _nextOrBegin(self) -> Step | None:
+        """Choose: what was begun, then who comes next, then who needs more than others."""
+        step = self._next()
+        if step is not None:
+            return step
+        turn = self._line.next(self._bounds())
+        if turn is not None:
+            return partial(self._begin, turn)
         return heapq.heappop(self._steps)[-1] if self._steps else None
 
     def _begin(self, turn: Turn) -> None:

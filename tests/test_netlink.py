@@ -264,8 +264,9 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         self.queued()
         self.queued()
         self.assertTrue(self.readable())
-        self.kernel.readReady()
+        self.assertEqual(self.kernel.readReady(), 2)
         self.assertFalse(self.readable())
+        self.assertEqual(self.kernel.readReady(), 0)
 
     def test_noReadyBeforeListening(self) -> None:
         """A request that was there before us is accepted all the same."""
@@ -280,8 +281,9 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         self.queued()
         self.fake.loseHints()
         self.queued()
-        self.kernel.readReady()
+        self.assertIsNone(self.kernel.readReady())
         self.assertFalse(self.readable())
+        self.assertEqual(self.kernel.readReady(), 0)
 
     def test_readyFails(self) -> None:
         """Any other error says that the socket is of no use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
@@ -10,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import DeadlineExpired
 from ktlsagent.fairness import Bounds
-from ktlsagent.stepqueue import STEPS_PER_LAP, StepQueue, Turn
+from ktlsagent.stepqueue import LOOK_SECONDS, STEPS_PER_LAP, STEPS_PER_TURN, StepQueue, Turn
 
 FAR = 100.0
 """A deadline that does not come."""
@@ -22,8 +23,25 @@ class StepQueueTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.bounds = Bounds(10, 10)
-        self.queue = StepQueue(self.clock, lambda: self.bounds)
+        self.queue = StepQueue(self.clock, lambda: self.bounds, self.look)
         self.ran: list[str] = []
+        self.looks = 0
+        self.coming: list[str] = []
+
+    def look(self) -> None:
+        """Count how often new requests were looked for, and find those that come."""
+        self.looks += 1
+        while self.coming:
+            self.wait(self.coming.pop())
+
+    def hold(self, turn: Turn) -> None:
+        """
+        Use up what may run before the reactor has its turn.
+
+        @param turn: a turn that has come.
+        """
+        while not self.clock.getDelayedCalls():
+            turn.run(lambda: None)
 
     def step(self, name: str) -> Callable[[], None]:
         """
@@ -63,49 +81,87 @@ class StepQueueTestCase(SynchronousTestCase):
         """Let the reactor take a turn, for which one call is scheduled."""
         (call,) = self.clock.getDelayedCalls()
         call.cancel()
-        self.queue._runOne()
+        self.queue._reactorsTurn()
 
     def turns(self) -> None:
-        """Let the reactor take turns, in each of which one thing happens at the most."""
+        """Let the reactor take turns, each with a few steps."""
         while self.clock.getDelayedCalls():
             before = len(self.ran)
             self.oneTurn()
-            self.assertLessEqual(len(self.ran) - before, 1)
+            self.assertLessEqual(len(self.ran) - before, STEPS_PER_TURN)
 
 
 class StepTests(StepQueueTestCase):
     """The steps of what was begun."""
 
-    def test_notAtOnce(self) -> None:
-        """A step does not run before the turn is over, and runs in the next one."""
+    def test_atOnce(self) -> None:
+        """A step runs at once if nothing waits, and no call is scheduled."""
         self.begin().run(self.step("a"))
-        self.assertEqual(self.ran, [])
-        self.clock.advance(0)
         self.assertEqual(self.ran, ["a"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_oneInATurn(self) -> None:
-        """Between two steps the reactor gets its turn: only one call is ever scheduled."""
+    def test_looks(self) -> None:
+        """After a step that has taken time somebody looks for new requests."""
         turn = self.begin()
-        for name in "abc":
-            turn.run(self.step(name))
+        self.looks = 0
+
+        def step(seconds: float) -> None:
+            self.ran.append(f"{self.looks} looks")
+            self.clock.rightNow += seconds
+
+        def more() -> None:
+            for seconds in (LOOK_SECONDS, LOOK_SECONDS, LOOK_SECONDS / 2, LOOK_SECONDS / 2):
+                turn.run(partial(step, seconds))
+
+        turn.run(more)
+        self.assertEqual(self.ran, ["0 looks", "1 looks", "2 looks", "2 looks"])
+        self.assertEqual(self.looks, 3)
+
+    def test_whoComesMeanwhile(self) -> None:
+        """A request that is found between two steps is in the line, and no more than that."""
+        turn = self.begin()
+        self.coming = ["new"]
+
+        def first() -> None:
+            self.clock.rightNow += LOOK_SECONDS
+            turn.run(self.step("second"))
+
+        turn.run(first)
+        self.assertEqual(self.ran, ["second"])
         self.turns()
-        self.assertEqual(self.ran, ["a", "b", "c"])
+        self.assertEqual(self.ran, ["second", "new"])
+
+    def test_reactorsTurn(self) -> None:
+        """After some steps the reactor has its turn; only one call is ever scheduled."""
+        turn = self.begin()
+        names = [str(number) for number in range(STEPS_PER_LAP)]
+        for name in names:
+            turn.run(self.step(name))
+        self.assertLess(len(self.ran), STEPS_PER_TURN)
+        self.turns()
+        self.assertEqual(self.ran, names)
 
     def test_earliestDeadlineFirst(self) -> None:
         """The step with the earliest deadline goes first, whenever it was added."""
         late, early, middle, new = (self.begin(deadline) for deadline in (30, 10, 20, 15))
+        self.hold(late)
+
+        def first() -> None:
+            self.ran.append("early")
+            new.run(self.step("new"))
+
         late.run(self.step("late"))
-        early.run(self.step("early"))
+        early.run(first)
         middle.run(self.step("middle"))
-        self.oneTurn()
-        new.run(self.step("new"))
         self.turns()
         self.assertEqual(self.ran, ["early", "new", "middle", "late"])
 
     def test_equalDeadlines(self) -> None:
         """Steps with the same deadline keep their order: steps are not compared."""
         names = [str(number) for number in range(10)]
-        for name, turn in [(name, self.begin()) for name in names]:
+        turns = [self.begin() for _name in names]
+        self.hold(turns[0])
+        for name, turn in zip(names, turns, strict=True):
             turn.run(self.step(name))
         self.turns()
         self.assertEqual(self.ran, names)
@@ -113,6 +169,7 @@ class StepTests(StepQueueTestCase):
     def test_stepAddsStep(self) -> None:
         """A step can add the next one, which waits for its turn like any other."""
         first, last = self.begin(2), self.begin(3)
+        self.hold(last)
         first.run(lambda: first.run(self.step("next")))
         last.run(self.step("last"))
         self.turns()
@@ -125,6 +182,8 @@ class StepTests(StepQueueTestCase):
             raise ZeroDivisionError
 
         turn = self.begin()
+        self.assertRaises(ZeroDivisionError, turn.run, bug)
+        self.hold(turn)
         turn.run(bug)
         turn.run(self.step("other"))
         self.assertRaises(ZeroDivisionError, self.clock.advance, 0)
@@ -137,6 +196,7 @@ class StepTests(StepQueueTestCase):
     def test_deadlineHasPassed(self) -> None:
         """A step whose deadline has passed does not run, and takes nobody's turn."""
         early, late = self.begin(1), self.begin(2)
+        self.hold(late)
         early.run(self.step("early"))
         late.run(self.step("late"))
         self.clock.advance(1)
@@ -145,6 +205,7 @@ class StepTests(StepQueueTestCase):
     def test_turnIsOver(self) -> None:
         """A step of a request that has ended does not run, and takes nobody's turn."""
         over, other = self.begin(1), self.begin(2)
+        self.hold(other)
         with over:
             over.run(self.step("over"))
         other.run(self.step("other"))

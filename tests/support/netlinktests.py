@@ -121,8 +121,8 @@ class HandshakeKernelTestsMixin(TestsMixin):
         self.assertGreaterEqual(self.listening().fileno(), 0)
 
     def test_noReady(self) -> None:
-        """Reading READY when none has come returns at once."""
-        self.listening().readReady()
+        """Reading READY when none has come returns at once, and says so."""
+        self.assertEqual(self.listening().readReady(), 0)
 
     def test_nothingPending(self) -> None:
         """ACCEPT without a request pending is C{None}, each time."""

@@ -37,7 +37,6 @@ peer that cuts its messages into a thousand records holds up nobody but itself.
 STEPS_PER_TURN: Final = 8
 """How many steps may follow each other before the reactor has its turn."""
 
-
 LOOK_SECONDS: Final = 0.0005
 """For how long steps may follow each other without a look at READY."""
 

@@ -32,7 +32,8 @@ class Child(worker.Worker):
             if os.path.lexists(f"/proc/self/fd/{fd}")}
         self.say("up", f"{os.getpid()} {os.pread(self.ready, 99, 0).decode()} "
             f"{[name for name in names if 'before' in name]} {signal.getsignal(signal.SIGCHLD)!r} "
-            f"{signal.getsignal(signal.SIGHUP)!r}".encode())
+            f"{signal.getsignal(signal.SIGHUP)!r} "
+            f"{signal.getsignal(signal.SIGQUIT)!r}".encode())
 
     def heard(self, word, value):
         if word == "exit":
@@ -128,7 +129,7 @@ class TemplateTests(SynchronousTestCase):
             (up,) = [line for line in lines if line.startswith(f"worker {number} up")]
             pid, rest = up.removeprefix(f"worker {number} up ").split(" ", 1)
             self.assertNotEqual(int(pid), os.getpid())
-            expected = f"{signal.SIG_DFL!r} {signal.SIG_IGN!r}"
+            expected = f"{signal.SIG_DFL!r} {signal.SIG_IGN!r} {signal.SIG_IGN!r}"
             self.assertEqual(rest, f"the socket [] {expected}")
             self.assertIn(f"worker {number} closed", lines)
 

@@ -24,7 +24,10 @@ from zope.interface import implementer
 from ktlsagent.lean import settle
 
 _MESSAGE_SIZE = 64
-_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
+    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+)
 """What ends, reloads or rotates the parent may be sent to all; they obey only the parent."""
 
 Run = Callable[[int, int], object]

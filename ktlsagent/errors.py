@@ -164,11 +164,8 @@ class PeerClosed(HandshakeError):
     """The connection ended in mid-handshake."""
 
 
-class PeerLeft(HandshakeError):
-    """
-    The connection ended as soon as the handshake was over: as a rule a refusal
-    without a word, which would be the same another time.
-    """
+class PeerLeft(PeerClosed):
+    """The connection ended as soon as the handshake was over."""
 
 
 class DeadlineExpired(HandshakeError):
@@ -191,7 +188,6 @@ STATUS: dict[type[BaseException], int] = {
     PeerMisbehaved: errno.EACCES,
     PeerAlert: errno.EACCES,
     PeerClosed: errno.ETIMEDOUT,
-    PeerLeft: errno.EACCES,
     DeadlineExpired: errno.ETIMEDOUT,
     SessionUnusable: errno.EIO,
 }

@@ -167,7 +167,7 @@ class ServerTests(AgentTestCase):
         upcall, client = self.serve()
         self.kernelTLS.meanwhile = client.close
         self.run_(client)
-        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.EACCES, ()))
+        self.assertEqual((upcall.status, upcall.remoteAuth), (errno.ETIMEDOUT, ()))
         (event,) = self.handshakes()
         self.assertEqual((event["code"], event["alert_received"]), ("closed-after-handshake", "-"))
 

@@ -137,7 +137,7 @@ _BAD_SERVERS: Final = (
     # They are gone when the client has its keys: the kernel takes none for the connection,
     # and may notice the end before it is told.
     ("refuses-at-once", "EACCES or EIO", "alert-access-denied", "-", "EACCES"),
-    ("closes-at-once", "EACCES or EIO", "closed-after-handshake", "-", "EACCES"),
+    ("closes-at-once", "ETIMEDOUT or EIO", "closed-after-handshake", "-", "ETIMEDOUT"),
 )
 
 _BAD_CLIENTS: Final = (

@@ -40,13 +40,6 @@ from ktlsagent.stepqueue import StepQueue
 _DRAIN_AGAIN_SECONDS = 0.1
 """When to look for requests again if there was no room for one more descriptor."""
 
-
-_EMPTY_AGAIN_SECONDS = 0.1
-"""
-How long the announcements are believed.  As long as each is followed by an ACCEPT, none
-is forgotten; but if ever one was, the requests behind it would be late, one by one.
-"""
-
 _MOST_PENDING = 50
 """How many requests the kernel holds at the most (C{hn_pending_max})."""
 
@@ -152,7 +145,6 @@ class AgentService(Service):
         self._seldom = Seldom(reactor, self.log)
         self._readers: list[_SocketReader] = []
         self._drainingAgain = False
-        self._emptied = 0.0
         self._idle: list[Deferred[None]] = []
 
     @property
@@ -173,7 +165,7 @@ class AgentService(Service):
             suites = self._kernelTLS.probe()
             self._configured.load(suites)
             self._kernel.listen()
-            self._drain(None)
+            self._drain()
         except NetlinkError as error:
             self._kernel.close()
             raise StartError(_ACCEPT_REFUSED.format(error)) from error
@@ -245,7 +237,7 @@ class AgentService(Service):
         self._giveUp(StartError("expected to wait for READY as long as the service runs"))
 
     def _ready(self) -> None:
-        """See whether READY has come, and take the requests that it announces."""
+        """See whether READY has come, and take what is pending if it has."""
         try:
             announced = self._kernel.readReady()
             if announced is None:
@@ -255,8 +247,7 @@ class AgentService(Service):
                     "have been refused; if this comes again, give the agent more of the processor"
                 )
             if announced != 0:
-                late = self._reactor.seconds() - self._emptied >= _EMPTY_AGAIN_SECONDS
-                self._drain(None if late else announced)
+                self._drain()
         except NetlinkError as error:
             self._giveUp(error)
 
@@ -272,26 +263,23 @@ class AgentService(Service):
             count=self._kernel.discardStrays(),
         )
 
-    def _drain(self, announced: int | None) -> None:
+    def _drain(self) -> None:
         """
         Take every pending request, before anything is done about one.
 
-        @param announced: how many there are at the most; C{None} if nobody knows.
         @raise NetlinkError: if the kernel does not let us at all.
         """
         taken: list[HandshakeRequest] = []
         try:
-            self._take(taken, announced)
+            self._take(taken)
         finally:
             for request in taken:
                 self._serve(request)
 
-    def _take(self, taken: list[HandshakeRequest], announced: int | None) -> None:
+    def _take(self, taken: list[HandshakeRequest]) -> None:
         """Take requests until nothing is pending, and note them one by one."""
         refused = 0
         while refused < _MOST_PENDING:
-            if announced == len(taken):
-                return
             try:
                 request = self._kernel.accept()
             except OutOfDescriptors as error:
@@ -306,7 +294,6 @@ class AgentService(Service):
                 # The kernel has mostly ended that request with EIO; others may
                 # wait behind it.
                 refused += 1
-                announced = None
                 self.log.error(
                     "the kernel could not hand a request over: {reason}{advice}",
                     reason=str(error),
@@ -314,7 +301,6 @@ class AgentService(Service):
                 )
                 continue
             if request is None:
-                self._emptied = self._reactor.seconds()
                 return
             taken.append(request)
         self._drainLater(AgentError("too many requests could not be handed over"))
@@ -330,7 +316,7 @@ class AgentService(Service):
         self._drainingAgain = False
         if self._readers:
             try:
-                self._drain(None)
+                self._drain()
             except NetlinkError as error:
                 self._giveUp(error)
 

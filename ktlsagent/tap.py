@@ -213,8 +213,8 @@ class ProgramService(Service):
             self._renewing = True
             left = max(0.0, self._began + _SHORTEST_LIFE - self._reactor.seconds())
             self.log.warn(
-                "a token can be used by a new process only: starting again in {seconds:.1f} s",
-                seconds=left,
+                "a token can be used by a new process only: starting again in {seconds} s",
+                seconds=round(left, 1),
             )
             self._reactor.callLater(left, self._restart)
 

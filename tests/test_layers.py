@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import string
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -284,6 +285,25 @@ class LayerTests(SynchronousTestCase):
             if name.startswith("tests.test_")
         ]
         self.assertEqual(found, [])
+
+    def test_logsAskForNoFormat(self) -> None:
+        """
+        What is logged is rounded by whoever logs it: Twisted does not heed a format
+        where an event is written by another process, as a worker's are.
+        """
+        levels = {"debug", "info", "warn", "error", "critical", "failure"}
+        for path in PACKAGE.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr in levels
+                ):
+                    continue
+                for text in node.args[:1]:
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                        formats = {form for _, _, form, _ in string.Formatter().parse(text.value)}
+                        self.assertEqual(formats - {None, ""}, set(), text.value)
 
     def test_onlyProgramsImportTheReactor(self) -> None:
         """The reactor is a parameter everywhere else."""

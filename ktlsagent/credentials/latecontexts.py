@@ -240,9 +240,9 @@ class Tokens:
         deadline = now + _LOAD_SECONDS
         loaded = await token.steps.run(deadline, lambda: door.load(key, self._load))
         self.log.info(
-            "the key {name} in a token can be used, it took {seconds:.2f} s to load",
+            "the key {name} in a token can be used, it took {seconds} s to load",
             name=key.name,
-            seconds=self._reactor.seconds() - now,
+            seconds=round(self._reactor.seconds() - now, 2),
         )
         return loaded
 

@@ -127,9 +127,9 @@ class ThreadSteps:
             self.stuck -= 1
             self.log.info(
                 "{answerer} has answered after all, to a question that was given up: it took "
-                "{seconds:.1f} s",
+                "{seconds} s",
                 answerer=self._answerer,
-                seconds=self._reactor.seconds() - (job.began or 0.0),
+                seconds=round(self._reactor.seconds() - (job.began or 0.0), 1),
             )
         else:
             self._end(job, result)
@@ -141,11 +141,11 @@ class ThreadSteps:
         if job.began is None:
             found = f"all {MOST_THREADS} threads that may wait for it waiting"
         else:
-            seconds = self._reactor.seconds() - job.began
-            found = f"no answer after {seconds:.1f} s"
+            seconds = round(self._reactor.seconds() - job.began, 1)
+            found = f"no answer after {seconds} s"
             self.stuck += 1
             self.log.warn(
-                "{answerer} has not answered for {seconds:.1f} s: a thread waits for it on, "
+                "{answerer} has not answered for {seconds} s: a thread waits for it on, "
                 "{stuck} of {most} that may",
                 answerer=self._answerer,
                 seconds=seconds,

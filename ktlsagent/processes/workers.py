@@ -292,9 +292,9 @@ class WorkersService(Service):
             left = max(0.0, channel.since + _GOOD_SECONDS - self._reactor.seconds())
             self.log.warn(
                 "a token can be used by a new process only: another worker {place} starts in "
-                "{seconds:.1f} s",
+                "{seconds} s",
                 place=channel.place,
-                seconds=left,
+                seconds=round(left, 1),
             )
             self._later(left, lambda: channel.say("stop"))
 

@@ -144,4 +144,5 @@ class TemplateTests(SynchronousTestCase):
         """The parent learns that the template is dead, after which it starts nothing."""
         lines = self.perform("lost")
         self.assertIn("lost", lines)
-        self.assertEqual(lines[-1], os.strerror(32))
+        # A worker without a parent logs by itself, and may be the last to do so.
+        self.assertIn(os.strerror(32), lines)

@@ -141,28 +141,9 @@ class RecordReaderTests(SynchronousTestCase):
 
     def test_anyChunks(self) -> None:
         """However the stream is cut, the same records come out."""
-        records = [HANDSHAKE, APPLICATION_DATA, HANDSHAKE]
+        records = [HANDSHAKE, CHANGE_CIPHER_SPEC, APPLICATION_DATA]
         for chunk in (1, 2, 3, 5, 100):
             self.assertEqual(_readAll(b"".join(records), chunk), records)
-
-    def test_changeCipherSpec(self) -> None:
-        """One change_cipher_spec comes with the record behind it, of which no octet is lost."""
-        stream = HANDSHAKE + CHANGE_CIPHER_SPEC + APPLICATION_DATA + HANDSHAKE
-        joined = [HANDSHAKE, CHANGE_CIPHER_SPEC + APPLICATION_DATA, HANDSHAKE]
-        for chunk in (1, 2, 3, 5, 100):
-            self.assertEqual(_readAll(stream, chunk), joined)
-        self.assertEqual(_readAll(HANDSHAKE + CHANGE_CIPHER_SPEC, 5), [HANDSHAKE])
-
-    def test_changeCipherSpecAlone(self) -> None:
-        """One that is the first record, the second in a row, or another one comes alone."""
-        first = [CHANGE_CIPHER_SPEC, HANDSHAKE]
-        self.assertEqual(_readAll(b"".join(first), 9), first)
-        self.assertEqual(
-            _readAll(HANDSHAKE + CHANGE_CIPHER_SPEC * 4, 9),
-            [HANDSHAKE, CHANGE_CIPHER_SPEC * 2, CHANGE_CIPHER_SPEC * 2],
-        )
-        other = [HANDSHAKE, CHANGE_CIPHER_SPEC[:-1] + b"\x02", HANDSHAKE]
-        self.assertEqual(_readAll(b"".join(other), 9), other)
 
     def test_nothing(self) -> None:
         """Feeding nothing changes nothing."""

@@ -25,7 +25,7 @@ from tests.support.reactor import TurnReactor
 
 RECORDS = (
     bytes((22, 3, 1, 0, 4)) + b"abcd",
-    bytes((21, 3, 3, 0, 2, 1, 90)),
+    bytes((20, 3, 3, 0, 1, 1)),
     bytes((23, 3, 3, 0, 6)) + b"sealed",
 )
 

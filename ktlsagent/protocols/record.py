@@ -25,8 +25,6 @@ _AEADS: dict[str, type[AESCCM | AESGCM | ChaCha20Poly1305]] = {
 }
 
 _ALERT_LENGTH = 2
-_CHANGE_CIPHER_SPEC = bytes((20, 3, 3, 0, 1, 1))
-
 _TAG_LENGTH = 16
 _FATAL = 2
 _LEGACY_MAJOR_VERSION = 3
@@ -189,17 +187,11 @@ class RecordReader:
     """
     Collects one record after another from a stream, and tells the reader of
     the stream how many octets it may take without touching the next record.
-
-    The C{change_cipher_spec} of a peer that pretends to be older (RFC 8446,
-    appendix D.4) comes together with the record behind it, which saves a step
-    of the handshake: it says nothing, and never ends one.
     """
 
     def __init__(self) -> None:
         self._buffer = b""
         self._length = HEADER_LENGTH
-        self._held = b""
-        self._holds = False
 
     def wanted(self) -> int:
         """
@@ -214,8 +206,7 @@ class RecordReader:
         Take what was read.
 
         @param data: at most L{wanted} octets.
-        @return: the record, header included, if C{data} completes one; with the
-            C{change_cipher_spec} before it, if there was one.
+        @return: the record, header included, if C{data} completes one.
         @raise PeerMisbehaved: if this is no TLS record.
         @raise ValueError: if there is more data than was wanted.
         """
@@ -227,11 +218,6 @@ class RecordReader:
         if len(self._buffer) < self._length:
             return None
         record, self._buffer, self._length = self._buffer, b"", HEADER_LENGTH
-        if record == _CHANGE_CIPHER_SPEC and self._holds:
-            # One, and not as the first record: all else is the engine's to refuse.
-            self._held, self._holds = record, False
-            return None
-        record, self._held, self._holds = self._held + record, b"", True
         return record
 
 

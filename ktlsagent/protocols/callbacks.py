@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
@@ -72,25 +72,17 @@ def setVerification(
 
 
 def _chain(storeContext: object) -> list[bytes]:
-    """List the certificates of a chain."""
+    """List the certificates of a chain, in DER."""
     stack = _lib.X509_STORE_CTX_get1_chain(storeContext)
-    certificates = [_lib.sk_X509_value(stack, at) for at in range(_lib.sk_X509_num(stack))]
-    chain = [_encoded(certificate) for certificate in certificates]
-    for certificate in certificates:
-        _lib.X509_free(certificate)
+    chain = [
+        crypto.dump_certificate(
+            crypto.FILETYPE_ASN1,
+            crypto.X509._from_raw_x509_ptr(_lib.sk_X509_value(stack, index)),
+        )
+        for index in range(_lib.sk_X509_num(stack))
+    ]
     _lib.sk_X509_free(stack)
     return chain
-
-
-def _encoded(certificate: object) -> bytes:
-    """Encode a certificate in DER."""
-    buffer = _lib.BIO_new(_lib.BIO_s_mem())
-    _lib.i2d_X509_bio(buffer, certificate)
-    content = _ffi.new("char **")
-    length = _lib.BIO_get_mem_data(buffer, content)
-    encoded = bytes(_ffi.buffer(content[0], length))
-    _lib.BIO_free(buffer)
-    return encoded
 
 
 def setAlerts(context: SSL.Context, callback: AlertCallback) -> None:

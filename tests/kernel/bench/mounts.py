@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.kernel.bench.part import AGENTS, Options, Part, Plot, run
+from tests.kernel.bench.part import AGENTS, Options, Part, Plot, runAlone
 from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -30,10 +30,7 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     guest = Guest(BENCH, progress, _MEMORY)
     arguments = {"agents": AGENTS, "counts": _COUNTS, "rounds": rounds, "limit": _LIMIT}
     turns = 2 * rounds * len(_COUNTS) * len(AGENTS)
-    facts = run(guest, "mounting.atOnce", arguments, 120.0 + turns * _LIMIT)
-    guest.close()
-    samples: list[Sample] = facts["rounds"]
-    return samples
+    return runAlone(guest, "mounting.atOnce", arguments, 120.0 + turns * _LIMIT)
 
 
 PART: Final = Part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.kernel.bench.part import KTLSAGENT, TLSHD, Options, Part, Plot, run
+from tests.kernel.bench.part import KTLSAGENT, TLSHD, Options, Part, Plot, runAlone
 from tests.kernel.bench.samples import Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -37,10 +37,9 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
         guest = Guest(BENCH, progress, memory)
         arguments = {"agents": _AGENTS, "runs": runs, "seconds": slow / 1e3, "limit": _LIMIT}
         timeout = 120.0 + runs * len(_AGENTS) * (2 * _LIMIT + 15.0)
-        facts = run(guest, "mounting.manyConnections", arguments, timeout)
-        guest.close()
+        found = runAlone(guest, "mounting.manyConnections", arguments, timeout)
         setting = {"memory of guest": memory, "server slower by, ms": slow}
-        samples += [{**setting, **sample} for sample in facts["rounds"]]
+        samples += [{**setting, **sample} for sample in found]
     return samples
 
 

@@ -103,3 +103,21 @@ def run(
         raise Failed(f"{scenario} {dict(arguments)}: {result['failure']}\n{logs}")
     facts: dict[str, Any] = result["facts"]
     return facts
+
+
+def runAlone(
+    guest: BaseGuest, scenario: str, arguments: Mapping[str, Any], timeout: float
+) -> list[Sample]:
+    """
+    Run the only scenario that a guest was booted for, and end the guest.
+
+    @param guest: where.
+    @param scenario: see L{run}.
+    @param arguments: with what.
+    @param timeout: how many seconds it may take.
+    @return: the samples.
+    @raise Failed: if it fails.
+    """
+    samples: list[Sample] = run(guest, scenario, arguments, timeout)["rounds"]
+    guest.close()
+    return samples

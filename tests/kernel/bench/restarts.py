@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.kernel.bench.part import KTLSAGENT, TLSHD, Options, Part, Plot, run
+from tests.kernel.bench.part import KTLSAGENT, TLSHD, Options, Part, Plot, runAlone
 from tests.kernel.bench.samples import Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -32,10 +32,7 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     guest = Guest(BENCH, progress, "21G")
     arguments = {"turns": _TURNS, "rounds": options.rounds}
     timeout = 60.0 + options.rounds * len(_TURNS) * _SECONDS
-    facts = run(guest, "restarts.mounting", arguments, timeout)
-    guest.close()
-    samples: list[Sample] = facts["rounds"]
-    return samples
+    return runAlone(guest, "restarts.mounting", arguments, timeout)
 
 
 PART: Final = Part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.kernel.bench.part import KTLSAGENT, Options, Part, Plot, run
+from tests.kernel.bench.part import KTLSAGENT, Options, Part, Plot, runAlone
 from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
 from tests.kernel.uml import Guest
@@ -29,10 +29,7 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     guest = Guest(BENCH, progress, "21G")
     # tlshd begins anew with each handshake: there is nothing that could grow.
     arguments = {"agents": [KTLSAGENT], "handshakes": handshakes, "steps": _STEPS}
-    facts = run(guest, "soaks.onLab", arguments, 120.0 + handshakes / _LEAST_RATE)
-    guest.close()
-    samples: list[Sample] = facts["rounds"]
-    return samples
+    return runAlone(guest, "soaks.onLab", arguments, 120.0 + handshakes / _LEAST_RATE)
 
 
 PART: Final = Part(

@@ -14,7 +14,7 @@ from tests.kernel.bench.part import (
     Options,
     Part,
     Plot,
-    run,
+    runAlone,
 )
 from tests.kernel.bench.samples import MEBIBYTE, Sample, Value
 from tests.kernel.rootfs import BENCH, Progress
@@ -39,9 +39,8 @@ def _measure(options: Options, progress: Progress) -> list[Sample]:
     ):
         arguments = {"agents": agents, "rounds": options.rounds}
         progress(f"starting: {kernel}")
-        facts = run(guest, scenario, arguments, _SECONDS * (options.rounds + 1))
-        guest.close()
-        samples += [{"kernel": kernel, **sample} for sample in facts["rounds"]]
+        found = runAlone(guest, scenario, arguments, _SECONDS * (options.rounds + 1))
+        samples += [{"kernel": kernel, **sample} for sample in found]
     return samples
 
 

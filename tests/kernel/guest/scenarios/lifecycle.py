@@ -154,12 +154,12 @@ def startedAfter(lab: Lab) -> None:
     lab.recordHandshakes()
 
 
-def terminatedInFlight(lab: Lab) -> None:
+def _inFlight(lab: Lab) -> tuple[Agent, Host, peers.RpcClient]:
     """
-    SIGTERM comes while a handshake is under way: it is finished, then the agent
-    ends, and owes nothing.
+    Have a server's agent hold a request whose client says nothing yet.
 
     @param lab: the stage.
+    @return: the agent, the client's host, and the client.
     """
     serverHost, clientHost = lab.twoHosts()
     agent = lab.agent(serverHost)
@@ -167,6 +167,17 @@ def terminatedInFlight(lab: Lab) -> None:
     lab.server(serverHost, "mtls")
     client = lab.closing(peers.RpcClient(clientHost))
     until(lambda: _holdsRequest(agent), "the agent has accepted the request")
+    return agent, clientHost, client
+
+
+def terminatedInFlight(lab: Lab) -> None:
+    """
+    SIGTERM comes while a handshake is under way: it is finished, then the agent
+    ends, and owes nothing.
+
+    @param lab: the stage.
+    """
+    agent, _clientHost, client = _inFlight(lab)
     agent.process.send_signal(signal.SIGTERM)
     until(lambda: "stopping:" in agent.log(), "the agent has got the signal")
     client.startTls()
@@ -184,12 +195,7 @@ def restartedInFlight(lab: Lab) -> None:
 
     @param lab: the stage.
     """
-    serverHost, clientHost = lab.twoHosts()
-    agent = lab.agent(serverHost)
-    lab.listening()
-    lab.server(serverHost, "mtls")
-    client = lab.closing(peers.RpcClient(clientHost))
-    until(lambda: _holdsRequest(agent), "the agent has accepted the request")
+    agent, clientHost, client = _inFlight(lab)
     agent.process.send_signal(signal.SIGUSR2)
     remainder = agent.waitForLog(r"process \d+ finishes").partition(" finishes")[0].split()[-1]
     client.startTls()
@@ -198,7 +204,7 @@ def restartedInFlight(lab: Lab) -> None:
     until(lambda: agent.starts() > 1, "the agent has started again", 60.0)
     if _holdsRequest(agent):
         raise Unexpected("expected the new agent without the old one's sockets, found one")
-    until(lambda: int(remainder) not in serverHost.processes(), "the other process has ended")
+    until(lambda: int(remainder) not in agent.host.processes(), "the other process has ended")
     _expectService(lab, clientHost)
     expect("the next handshake", agent.waitForHandshake(2).outcome, "ok")
 

@@ -93,6 +93,7 @@ _MACHINE_FINISH: Final = (
 
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
+    "taskset": "util-linux",
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "mount": "mount",

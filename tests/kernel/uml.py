@@ -5,6 +5,11 @@ The guest's root is the cached root file system, read-only, through hostfs; this
 checkout is mounted into it, read-only too.  Everything lives in mount and PID
 namespaces of its own that end with this process.  Only the standard library is
 used here.
+
+The guest has one processor, but its kernel and its programs are processes of the
+machine that wait for each other at every system call.  They share one processor
+here: to wake the other one up takes longer than most system calls do, and how
+long depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -45,5 +50,6 @@ class Guest(BaseGuest):
             results=resultsWrite,
             options=" ".join(self.recipe.bootOptions),
         )
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+        command = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))]
+        command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
         return self._launch(command, requestsRead, resultsWrite)

@@ -197,7 +197,7 @@ def _costs() -> Iterator[Case]:
 
     @return: the cases.
     """
-    for key in ("ec", "rsa", "ml-dsa", "tpm-ec", "tpm-rsa"):
+    for key in ("ec", "rsa", "ml-dsa", "tpm-ec", "tpm-rsa", "slow-tpm-ec"):
         yield Case(
             camel("resumption", key),
             f"Sixteen connections at once with a server's {key} key are full, or resumed.",

@@ -111,13 +111,15 @@ class Tokens:
         """
         return ["env", *(f"{name}={value}" for name, value in self.environment().items())]
 
-    def prefixWithDevice(self) -> Sequence[str]:
+    def prefixWithDevice(self, signingSeconds: float = 0.0) -> Sequence[str]:
         """
         Do as L{prefix} does, but have the way to the TPM stay open, as a device's does.
 
+        @param signingSeconds: what a signature takes longer there.
         @return: C{env} and the variables.
         """
         relay = f"cmd:exec {sys.executable} -IS {tpmrelay.__file__} {self.directory}/tpm.sock"
+        relay += f" {signingSeconds}"
         return [*self.prefix(), f"TPM2OPENSSL_TCTI={relay}"]
 
     def startTPM(self) -> None:

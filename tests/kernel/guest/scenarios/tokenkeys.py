@@ -69,6 +69,46 @@ def _process(tokens: Tokens, kind: str) -> tuple[str, Callable[[], None]]:
     return {"tpm2": ("tpm", tokens.startTPM), "pkcs11": ("server", tokens.startServer)}[kind]
 
 
+class _Away:
+    """
+    A server whose key is in a token that goes away, and comes back.
+
+    @ivar agent: the server's agent.
+    """
+
+    def __init__(self, lab: Lab, kind: str, *, workers: int = 1) -> None:
+        """
+        @param lab: the stage, with both hosts and agents when this returns.
+        @param kind: C{tpm2} or C{pkcs11}.
+        @param workers: how many the server's agent has; several share a device.
+        """
+        host, client = lab.twoHosts()
+        self._tokens = _tokens(lab, host, kind, remote=kind == "pkcs11")
+        own = _identity(self._tokens, "server", kind)
+        self._process, self._start = _process(self._tokens, kind)
+        prefix = self._tokens.prefix()
+        if workers > 1 and kind == "tpm2":
+            prefix = self._tokens.prefixWithDevice()
+        text = section("ktlsagent", {"workers": str(workers)}) + roles({}, own)
+        self.agent = lab.agent(host, text=text, prefix=prefix)
+        lab.agent(client)
+        lab.listening()
+        self._ready = time.monotonic()
+        lab.server(host, "mtls")
+
+    def takeAway(self) -> None:
+        """Take the token away."""
+        self._tokens.stop(self._process)
+
+    def bringBack(self) -> None:
+        """Bring the token back."""
+        self._start()
+
+    def outlast(self) -> None:
+        """Wait until the agent is old enough to renew itself."""
+        time.sleep(max(0.0, self._ready + _SHORTEST_LIFE - time.monotonic()))
+
+
 def _identity(tokens: Tokens, role: str, kind: str, algorithm: str = "EC") -> dict[str, str]:
     """
     Make a key in a token, and have a certificate issued for it.
@@ -169,24 +209,17 @@ def gone(lab: Lab, kind: str) -> None:
     @param lab: the stage.
     @param kind: C{tpm2} or C{pkcs11}.
     """
-    serverHost, clientHost = lab.twoHosts()
-    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
-    own = _identity(tokens, "server", kind)
-    process, start = _process(tokens, kind)
-    agent = lab.agent(serverHost, text=roles({}, own), prefix=tokens.prefix())
-    lab.agent(clientHost)
-    lab.listening()
-    ready = time.monotonic()
-    lab.server(serverHost, "mtls")
+    token = _Away(lab, kind)
+    agent, clientHost = token.agent, lab.hosts[1]
     with lab.mounted(clientHost, "3", "mtls"):
         agent.nextHandshake().expect("ok")
     if kind == "tpm2":
         # Started again before anybody asked, it has lost the key, which is loaded anew.
-        tokens.stop(process)
-        start()
+        token.takeAway()
+        token.bringBack()
         lab.facts["clients until the key was loaded anew"] = _untilServed(lab)
     number = len(_failed(agent))
-    tokens.stop(process)
+    token.takeAway()
     found = refusal(clientHost, "3", "mtls", "server.lab", "timeo=30", "retrans=0")
     expect("mount without the token", found, "ETIMEDOUT")
     expect("client without the token", peers.outcome(clientHost) != "ok", True)
@@ -201,9 +234,9 @@ def gone(lab: Lab, kind: str) -> None:
         expect("code", line.fields["code"], "token-failed", "token-unavailable")
         if line.milliseconds > _NFSD_SECONDS * 1000:
             raise Unexpected(f"longer than nfsd waits: {dict(line.fields)}")
-    time.sleep(max(0.0, ready + _SHORTEST_LIFE - time.monotonic()))
+    token.outlast()
     since = len(agent.log())
-    start()
+    token.bringBack()
     started = time.monotonic()
     lab.facts["clients until the token was back"] = _untilServed(lab)
     lab.facts["back-s"] = round(time.monotonic() - started, 2)
@@ -221,29 +254,22 @@ def survived(lab: Lab, kind: str) -> None:
     @param lab: the stage.
     @param kind: C{tpm2} or C{pkcs11}.
     """
-    serverHost, clientHost = lab.twoHosts()
-    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
-    own = _identity(tokens, "server", kind)
-    process, start = _process(tokens, kind)
-    agent = lab.agent(serverHost, text=roles({}, own), prefix=tokens.prefix())
-    lab.agent(clientHost)
-    lab.listening()
-    ready = time.monotonic()
-    lab.server(serverHost, "mtls")
+    token = _Away(lab, kind)
+    agent, (serverHost, clientHost) = token.agent, lab.hosts
     with (
         lab.mounted(clientHost, "3", "mtls", "server.lab", "hard") as mount,
         ThreadPoolExecutor(1) as pool,
     ):
         writeFile(mount.path / "before", 1)
-        tokens.stop(process)
+        token.takeAway()
         for threads in ("0", "8"):
             serverHost.call("rpc.nfsd", "--nfs-version", "3", threads)
         writing = pool.submit(writeFile, mount.path / "meanwhile", 1)
         until(lambda: len(_failed(agent)) > 2, "handshakes without the token", 30.0)
         lab.facts["codes"] = [line.fields["code"] for line in _failed(agent)]
         lab.facts["alerts"] = [line.fields["alert-sent"] for line in _failed(agent)]
-        time.sleep(max(0.0, ready + _SHORTEST_LIFE - time.monotonic()))
-        start()
+        token.outlast()
+        token.bringBack()
         started = time.monotonic()
         written = writing.result()
         lab.facts["back-s"] = round(time.monotonic() - started, 2)
@@ -260,27 +286,18 @@ def shared(lab: Lab, kind: str) -> None:
     @param lab: the stage.
     @param kind: C{tpm2} or C{pkcs11}.
     """
-    serverHost, clientHost = lab.twoHosts()
-    tokens = _tokens(lab, serverHost, kind, remote=kind == "pkcs11")
-    own = _identity(tokens, "server", kind)
-    process, start = _process(tokens, kind)
-    text = section("ktlsagent", {"workers": "2"}) + roles({}, own)
-    prefix = tokens.prefixWithDevice() if kind == "tpm2" else tokens.prefix()
-    agent = lab.agent(serverHost, text=text, prefix=prefix)
-    lab.agent(clientHost)
-    lab.listening()
-    ready = time.monotonic()
-    lab.server(serverHost, "mtls")
+    token = _Away(lab, kind, workers=2)
+    agent, clientHost = token.agent, lab.hosts[1]
     _mountMany(lab, clientHost)
     served = Counter(re.findall(r"worker=(\d)\] handshake ok", agent.log()))
     lab.facts["handshakes of each"] = dict(served)
     expect("workers that have served", len(served), 2)
     expect("handshakes that failed", len(_failed(agent)), 0)
-    tokens.stop(process)
+    token.takeAway()
     while len(set(re.findall(r"worker=(\d)\] handshake failed", agent.log()))) < 2:
         peers.outcome(clientHost)
-    time.sleep(max(0.0, ready + _SHORTEST_LIFE - time.monotonic()))
-    start()
+    token.outlast()
+    token.bringBack()
     outcomes = []
 
     def replaced() -> bool:

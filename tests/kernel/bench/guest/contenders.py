@@ -19,6 +19,9 @@ FLOOR: Final = "floor"
 REALTIME: Final = ("chrt", "--rr", "1")
 """How ktlsagent's unit has it scheduled: C{CPUSchedulingPolicy=rr}, C{CPUSchedulingPriority=1}."""
 
+BEFORE_ALL: Final = ("chrt", "--rr", "2")
+"""How whatever stands for other machines, or for the kernel, is scheduled beside agents."""
+
 PROGRAMS: Final = Path("/usr/local/lib/lab")
 """Where the root file system has the programs of the measurements."""
 
@@ -92,7 +95,10 @@ class Contender(Agent):
     @ivar contender: its name among L{WAYS}.
     @ivar account: the group.
     @ivar port: where its NFS server is.
+    @cvar clients: the beginning of the command of what connects to that.
     """
+
+    clients: Sequence[str] = ()
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import struct
 import subprocess
 from typing import Final
 
-from tests.kernel.bench.guest.contenders import PROGRAMS, Contender, Setting
+from tests.kernel.bench.guest.contenders import BEFORE_ALL, PROGRAMS, Contender, Setting
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 
@@ -58,9 +58,8 @@ class Upcall:
         """
         self.host = host
         self.port = port
-        self._process = host.start(
-            str(PROGRAMS / "upcall"), str(port), _name(port), stdout=subprocess.PIPE
-        )
+        command = (*BEFORE_ALL, str(PROGRAMS / "upcall"), str(port), _name(port))
+        self._process = host.start(*command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self._process.stdout.readline()
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -105,6 +104,8 @@ def _name(port: int) -> str:
 
 class NativeContender(Contender):
     """An agent that is led to an L{Upcall}."""
+
+    clients = BEFORE_ALL
 
     def _listening(self) -> bool:
         """

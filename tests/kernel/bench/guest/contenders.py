@@ -19,9 +19,6 @@ FLOOR: Final = "floor"
 REALTIME: Final = ("chrt", "--rr", "1")
 """How ktlsagent's unit has it scheduled: C{CPUSchedulingPolicy=rr}, C{CPUSchedulingPriority=1}."""
 
-BEFORE_ALL: Final = ("chrt", "--rr", "2")
-"""How whatever stands for other machines, or for the kernel, is scheduled beside agents."""
-
 PROGRAMS: Final = Path("/usr/local/lib/lab")
 """Where the root file system has the programs of the measurements."""
 
@@ -95,10 +92,10 @@ class Contender(Agent):
     @ivar contender: its name among L{WAYS}.
     @ivar account: the group.
     @ivar port: where its NFS server is.
-    @cvar clients: the beginning of the command of what connects to that.
+    @cvar realtime: whether it may go before all that connects to it.
     """
 
-    clients: Sequence[str] = ()
+    realtime = True
 
     def __init__(
         self,
@@ -122,7 +119,8 @@ class Contender(Agent):
         self.contender = contender
         self.account = Account()
         self.port = port
-        command = (*way.prefix, *self.account.prefix, *prefix)
+        scheduled = way.prefix if self.realtime else ()
+        command = (*scheduled, *self.account.prefix, *prefix)
         super().__init__(way.kind, host, setting.configuration(way), command)
 
     def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:

@@ -60,7 +60,6 @@ def run(
     client: str = "",
     port: int = 2049,
     patience: float = 20.0,
-    prefix: Sequence[str] = (),
 ) -> Load:
     """
     Connect again and again.
@@ -71,11 +70,10 @@ def run(
     @param client: the kind of the client's certificate; empty for none.
     @param port: the server's.
     @param patience: how many seconds a connection may take.
-    @param prefix: the beginning of the program's command.
     @return: what came of it.
     @raise Unexpected: if the program fails.
     """
-    command = [*prefix, str(PROGRAMS / "load"), f"-c{concurrency}", f"-t{patience}", *options]
+    command = [str(PROGRAMS / "load"), f"-c{concurrency}", f"-t{patience}", *options]
     if client:
         command += ["-C", certificate(client, "client"), "-K", privateKey(client, "client")]
     done = host.attempt(*command, SERVER, str(port))

@@ -11,7 +11,7 @@ import struct
 import subprocess
 from typing import Final
 
-from tests.kernel.bench.guest.contenders import BEFORE_ALL, PROGRAMS, Contender, Setting
+from tests.kernel.bench.guest.contenders import PROGRAMS, Contender, Setting
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 
@@ -58,8 +58,9 @@ class Upcall:
         """
         self.host = host
         self.port = port
-        command = (*BEFORE_ALL, str(PROGRAMS / "upcall"), str(port), _name(port))
-        self._process = host.start(*command, stdout=subprocess.PIPE)
+        self._process = host.start(
+            str(PROGRAMS / "upcall"), str(port), _name(port), stdout=subprocess.PIPE
+        )
         assert self._process.stdout is not None
         self._process.stdout.readline()
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -103,9 +104,12 @@ def _name(port: int) -> str:
 
 
 class NativeContender(Contender):
-    """An agent that is led to an L{Upcall}."""
+    """
+    An agent that is led to an L{Upcall}.  That, and the client, run beside it on the
+    same processors, and would make no more work for an agent that keeps these from them.
+    """
 
-    clients = BEFORE_ALL
+    realtime = False
 
     def _listening(self) -> bool:
         """

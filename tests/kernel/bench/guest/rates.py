@@ -96,8 +96,8 @@ def _measureAll(lab: Lab, plan: Plan, started: dict[str, Contender]) -> None:
     """
     for agent in started.values():
         # What is done once, is done now, and not while it is measured.
-        for options in ("-un1000", "-n3"):
-            _load(agent, plan, options)
+        load.run(agent.host, "-un1000", client=plan.client, port=agent.port)
+        load.run(agent.host, "-n3", client=plan.client, port=agent.port)
     lab.facts["rounds"] = [
         {"agent": kind, "concurrency": concurrency, "round": number}
         | _measure(started[kind], concurrency, plan)
@@ -119,18 +119,6 @@ def rotated(agents: list[str], number: int) -> list[str]:
     return agents[first:] + agents[:first]
 
 
-def _load(agent: Contender, plan: Plan, *options: str) -> load.Load:
-    """
-    Connect again and again.
-
-    @param agent: whose NFS server is connected to.
-    @param plan: with which certificate.
-    @param options: as for L{load.run}.
-    @return: what came of it.
-    """
-    return load.run(agent.host, *options, client=plan.client, port=agent.port, prefix=agent.clients)
-
-
 def _measure(agent: Contender, concurrency: int, plan: Plan) -> dict[str, Any]:
     """
     Measure one agent once.
@@ -142,7 +130,9 @@ def _measure(agent: Contender, concurrency: int, plan: Plan) -> dict[str, Any]:
     """
     options = ("-n1000000", f"-d{plan.seconds}")
     with agent.account.measuring() as measured:
-        found = _load(agent, plan, *options, f"-c{concurrency}")
+        found = load.run(
+            agent.host, *options, concurrency=concurrency, client=plan.client, port=agent.port
+        )
     rate, steady = found.rate(plan.seconds)
     succeeded = len(found.at)
     return {

@@ -8,6 +8,7 @@ things in its own way.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -62,6 +63,8 @@ _HOMES = {
 """What is used of a package, and the modules of it where that is."""
 
 _FUNCTIONS = {
+    # Twisted has these for TLS over its own transports.
+    "twisted.protocols.tls": ("TLSMemoryBIOFactory", "TLSMemoryBIOProtocol"),
     # Twisted has these for plugins, in archives too, for web pages and their addresses.
     "twisted.python.modules": ("getModule",),
     "html": ("escape",),
@@ -71,7 +74,7 @@ _FUNCTIONS = {
     # What is like a word that is not known.
     "difflib": ("get_close_matches",),
 }
-"""Functions that are imported but not called, and where they are."""
+"""What is imported but not called, functions mostly, and where it is."""
 
 
 class _Rest:
@@ -173,6 +176,10 @@ def settle() -> None:
     Say that what has been made stays: from now on garbage is looked for, but
     no more among that.  It would take 30 ms each time, in the middle of
     handshakes, and in a forked process it would end the sharing of that memory.
+    What has been freed meanwhile goes back to the system, if the C library can do that.
     """
     gc.freeze()
     gc.enable()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -68,6 +68,17 @@ class BarsTests(SynchronousTestCase):
         self.assertEqual(found.measured, "4 (mutual, 32 at a time), best 6")
         self.assertIs(found.held, False)
 
+    def test_floor(self) -> None:
+        """Beside a ratio to tlshd stands the floor's, the most that can be had."""
+        samples = [rate("ktlsagent", rate=40.0), rate("tlshd", rate=10.0), rate("floor", rate=45.0)]
+        found = self.verdict("lab: handshakes/s : tlshd, ecdsa, small", server=samples)
+        self.assertEqual(
+            found.measured,
+            "4 (mutual, 8 at a time), best 4; floor: worst 4.5, best 4.5",
+        )
+        other = self.verdict("lab: handshakes/s : floor, ecdsa, small", server=samples)
+        self.assertEqual(other.measured, "0.889 (mutual, 8 at a time), best 0.889")
+
     def test_most(self) -> None:
         """A ratio that is to be small is held if the largest one is small enough."""
         samples = [rate("ktlsagent", cpu=2.0), rate("tlshd", cpu=16.0)]

@@ -40,7 +40,8 @@ _START: Final = 0.5
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """
-    A bar about two agents: a value of the one, divided by the other one's.
+    A bar about two agents: a value of the one, divided by the other one's.  Beside it stands
+    what the floor has in the place of the one: no agent can be expected to do better.
 
     @ivar bar: what it is about.
     @ivar part: where it is measured.
@@ -71,6 +72,26 @@ class Ratio:
         @return: what became of it.
         """
         wanted = f"at {'least' if self.least else 'most'} {self.limit:g}"
+        title = f"{self.bar}, {self.keys}, {self.trust} trust store"
+        ratios = self._ratios(measured, self.agent)
+        if not ratios:
+            return Verdict(title, wanted, "", None)
+        (worst, (client, concurrency)), (best, _setting) = ratios[0], ratios[-1]
+        held = worst >= self.limit if self.least else worst <= self.limit
+        text = f"{worst:.3g} ({client}, {concurrency} at a time), best {best:.3g}"
+        floor = self._ratios(measured, FLOOR)
+        if floor and self.rival != FLOOR:
+            text += f"; floor: worst {floor[0][0]:.3g}, best {floor[-1][0]:.3g}"
+        return Verdict(title, wanted, text, held)
+
+    def _ratios(self, measured: Measured, agent: str) -> list[tuple[float, Sequence[Any]]]:
+        """
+        Divide an agent's values by the rival's.
+
+        @param measured: everything.
+        @param agent: whose.
+        @return: the ratio in each setting, and client and concurrency of that, the worst first.
+        """
         chosen = [
             sample
             for sample in measured.get(self.part, ())
@@ -81,17 +102,11 @@ class Ratio:
             medians.setdefault(group.setting, {})[group.agent] = group.median(self.value)
         ratios = []
         for setting, found in medians.items():
-            own, other = found.get(self.agent), found.get(self.rival)
+            own, other = found.get(agent), found.get(self.rival)
             if own is not None and other is not None:
                 ratios.append((own / other if other else math.inf, setting[2:]))
-        title = f"{self.bar}, {self.keys}, {self.trust} trust store"
-        if not ratios:
-            return Verdict(title, wanted, "", None)
         ratios.sort(reverse=not self.least)
-        (worst, (client, concurrency)), (best, _setting) = ratios[0], ratios[-1]
-        held = worst >= self.limit if self.least else worst <= self.limit
-        text = f"{worst:.3g} ({client}, {concurrency} at a time), best {best:.3g}"
-        return Verdict(title, wanted, text, held)
+        return ratios
 
 
 def _ratios() -> Iterable[Ratio]:

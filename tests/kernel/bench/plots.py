@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,14 @@ _COLOURS: Final = {
 }
 _COLUMNS: Final = 4
 _PANEL: Final = (3.6, 2.8)
+_TITLE: Final = 44
+"""How many letters of the title there is room for above a panel."""
+
+_NAMES: Final = 3
+"""How many agents' names there is room for under a panel."""
+
+_SHORT: Final = 6
+"""As many places have room for their names side by side."""
 
 
 def draw(part: Part, plot: Plot, groups: Sequence[Group], path: Path, footnote: str) -> None:
@@ -59,10 +68,16 @@ def draw(part: Part, plot: Plot, groups: Sequence[Group], path: Path, footnote: 
         panel.set_title(", ".join(str(part) for part in setting), fontsize=9)
         panel.set_xlabel(part.dimensions[-1], fontsize=8)
     better = "less is better" if plot.lower else "more is better"
-    figure.suptitle(f"{part.title}\n{value.heading} ({better})", fontsize=11)
+    title = textwrap.fill(part.title, _TITLE * columns)
+    figure.suptitle(f"{title}\n{value.heading} ({better})", fontsize=11)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower left", ncols=len(_COLOURS), fontsize=8, frameon=False
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=_NAMES * columns,
+        fontsize=8,
+        frameon=False,
     )
     figure.text(0.995, 0.005, footnote, ha="right", va="bottom", fontsize=6, color="#555555")
     figure.savefig(path, dpi=110)
@@ -90,7 +105,10 @@ def _panel(panel: Any, groups: Sequence[Group], name: str, scale: float) -> None
         above = [(spread.high - spread.median) / scale for spread in spreads]
         panel.bar(at, heights, width, color=_COLOURS[agent], label=agent)
         panel.errorbar(at, heights, (below, above), fmt="none", ecolor="black", elinewidth=0.8)
+    panel.set_ylim(bottom=0, top=None if panel.dataLim.ymax > 0 else 1)
     panel.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
+    if len(places) > _SHORT:
+        panel.tick_params(axis="x", labelrotation=45)
     panel.tick_params(axis="y", labelsize=8)
     panel.grid(visible=True, axis="y", linewidth=0.3)
     panel.set_axisbelow(True)

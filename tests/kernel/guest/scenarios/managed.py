@@ -11,14 +11,13 @@ from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.nfs import refusal
 from tests.kernel.guest.peers import RpcClient
-from tests.kernel.guest.scenarios.restarting import Mounting
+from tests.kernel.guest.scenarios.restarting import Mounting, untilGivenUp
 from tests.kernel.guest.units import ManagedAgent, shown
-from tests.kernel.guest.waiting import expect, until
+from tests.kernel.guest.waiting import expect
 
 _PAUSE = 0.1
 _TIMES = 8
 _NET_ADMIN = 1 << 12
-_TIMED_OUT = r"role=server .*status=ETIMEDOUT"
 
 
 def _begin(lab: Lab, workers: str) -> tuple[Host, ManagedAgent]:
@@ -59,10 +58,7 @@ def restarted(lab: Lab, workers: str) -> None:
     lab.facts["restart-s"] = seconds
     mounting.finish(lab)
     expect("what stalled peers saw", {one.ending() for one in stalled}, {"eof"})
-    until(
-        lambda: len(re.findall(_TIMED_OUT, agent.log())) >= _TIMES,
-        "each stalled handshake has been answered",
-    )
+    untilGivenUp(agent, _TIMES)
     expect("starts", agent.starts(), _TIMES + 1)
     if "is not used" in agent.log():
         expect("the socket that was held", "not used", "used")
@@ -88,7 +84,7 @@ def killed(lab: Lab, workers: str) -> None:
     expect("starts", agent.starts(), _TIMES + 1)
     expect("what the stalled peer saw", stalled.ending(), "eof")
     if workers != "1":
-        until(lambda: re.search(_TIMED_OUT, agent.log()), "its worker has answered")
+        untilGivenUp(agent, 1)
 
 
 def stopped(lab: Lab) -> None:

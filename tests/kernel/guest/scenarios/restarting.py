@@ -106,6 +106,20 @@ class Mounting:
             raise Unexpected(f"expected mounts without a failure, found {lab.facts}")
 
 
+def untilGivenUp(agent: Agent, number: int) -> None:
+    """
+    Wait until an agent has logged its answers about peers that stalled.  It does so after
+    nfsd has closed their connections.
+
+    @param agent: the agent, of whose processes each logs its own.
+    @param number: how many answers there have to be.
+    """
+    until(
+        lambda: len(re.findall("role=server .*status=ETIMEDOUT", agent.log())) >= number,
+        f"{number} peers that stalled have been answered",
+    )
+
+
 def _workers(agent: Agent) -> dict[str, int]:
     """
     Find an agent's workers in its log.
@@ -240,13 +254,7 @@ def inPlaceWhileStalled(lab: Lab, workers: str) -> None:
     lab.facts["restart-s"] = seconds
     mounting.finish(lab, _FEW_TIMES)
     expect("processes for the rest", agent.log().count("finishes what is in flight"), _FEW_TIMES)
-
-    def answered() -> bool:
-        late = re.findall("role=server .*status=ETIMEDOUT", agent.log())
-        return len(late) >= _FEW_TIMES * _STALLED
-
-    # Each process logs its answers after nfsd has closed the connections.
-    until(answered, "there is an answer for each peer that stalled")
+    untilGivenUp(agent, _FEW_TIMES * _STALLED)
     until(lambda: not _zombies(agent.process.pid), "no child is left that nobody waits for")
 
 

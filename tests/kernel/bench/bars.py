@@ -73,18 +73,17 @@ class Ratio:
         """
         wanted = f"at {'least' if self.least else 'most'} {self.limit:g}"
         title = f"{self.bar}, {self.keys}, {self.trust} trust store"
-        ratios = self._ratios(measured, self.agent)
+        ratios = self._compared(measured, self.agent)
         if not ratios:
             return Verdict(title, wanted, "", None)
         (worst, (client, concurrency)), (best, _setting) = ratios[0], ratios[-1]
         held = worst >= self.limit if self.least else worst <= self.limit
         text = f"{worst:.3g} ({client}, {concurrency} at a time), best {best:.3g}"
-        floor = self._ratios(measured, FLOOR)
-        if floor and self.rival != FLOOR:
+        if self.rival != FLOOR and (floor := self._compared(measured, FLOOR)):
             text += f"; floor: worst {floor[0][0]:.3g}, best {floor[-1][0]:.3g}"
         return Verdict(title, wanted, text, held)
 
-    def _ratios(self, measured: Measured, agent: str) -> list[tuple[float, Sequence[Any]]]:
+    def _compared(self, measured: Measured, agent: str) -> list[tuple[float, Sequence[Any]]]:
         """
         Divide an agent's values by the rival's.
 

@@ -395,6 +395,8 @@ def locked(lab: Lab) -> None:
     found = refusal(clientHost, "3", "mtls", "server.lab", "timeo=30", "retrans=0")
     expect("mount with a wrong PIN", found, "EACCES")
     expect("client with a wrong PIN", peers.outcome(clientHost) != "ok", True)
+    # A client has its alert before the line is written.
+    agent.waitForHandshake(2)
     for line in agent.handshakes():
         line.expect("failed", code="pin-refused", status="ENOKEY", alert_sent="internal_error")
     lab.facts["reason"] = agent.handshakes()[0].fields["reason"]

@@ -25,6 +25,7 @@ from ktlsagent.errors import (
 from ktlsagent.peers.authorisation import judgeAccess
 from ktlsagent.peers.names import ReferenceName, judgeName, referenceName
 from ktlsagent.peers.peerrules import judgeChain
+from ktlsagent.peers.presented import Presented
 from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Asked, Endpoint
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
@@ -224,7 +225,8 @@ class Served:
         if self.asked.role is Role.CLIENT:
             return []
         given = self.contexts.profile.tags
-        return [tag for tag in self.tagSet.of(certificate) if given is None or tag in given]
+        tags = self.tagSet.of(Presented(certificate))
+        return [tag for tag in tags if given is None or tag in given]
 
     def judge(self, reference: ReferenceName | None) -> Judge:
         """
@@ -241,7 +243,8 @@ class Served:
                 refusal = judgeName(reference, chain[0])
             if refusal is None:
                 address = None if self.asked.peer is None else self.asked.peer.address
-                refusal = judgeAccess(profile.access, chain[0], address, self.tagSet.of(chain[0]))
+                peer = Presented(chain[0], self.tagSet.verdicts)
+                refusal = judgeAccess(profile.access, peer, address)
             return refusal
 
         return judge

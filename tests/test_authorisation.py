@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import PeerRejected
 from ktlsagent.peers.authorisation import Access, judgeAccess, parseRule
+from ktlsagent.peers.presented import Presented
 from tests.support import certificates
 from tests.support.properties import patient
 from tests.support.unreadable import unreadableNames, withIssuer, withNames, withSubject
@@ -48,6 +49,18 @@ def client(*hosts: str, addresses: Sequence[str] = ()) -> x509.Certificate:
     """
     issued = certificates.authority().issue("client", hosts=hosts, addresses=addresses)
     return issued.certificate
+
+
+def tagged(certificate: x509.Certificate | None, *tags: str, unknown: str = "") -> Presented:
+    """
+    Make a peer.
+
+    @param certificate: its certificate.
+    @param tags: the tags of its session.
+    @param unknown: one of which nobody can tell whether it gets it.
+    @return: the peer.
+    """
+    return Presented(certificate, lambda _peer: {**dict.fromkeys(tags, True), unknown: None})
 
 
 class RuleTests(SynchronousTestCase):
@@ -87,7 +100,7 @@ class AccessTestCase(SynchronousTestCase):
         @param address: its address.
         @return: the code of the refusal, C{None} if there is none.
         """
-        self.verdict = judgeAccess(rules, certificate, address, tags)
+        self.verdict = judgeAccess(rules, tagged(certificate, *tags), address)
         if self.verdict is None:
             return None
         self.assertIsInstance(self.verdict, PeerRejected)
@@ -156,6 +169,22 @@ class JudgeTests(AccessTestCase):
         rules = access(["dns:a.lab"], ["tag:red"])
         self.assertEqual(self.judge(rules, certificate, "blue", "red"), "denied")
 
+    def test_uncertainTag(self) -> None:
+        """A tag of which nobody can tell whether a peer gets it allows nobody, and denies."""
+        peer = tagged(client("a.lab"), "red", unknown="blue")
+        for rules, expected in (
+            (access(["tag:blue"]), "not-allowed"),
+            (access(["tag:blue", "tag:red"]), None),
+            (access(deny=["tag:green"]), None),
+            (access(deny=["tag:green", "tag:blue"]), "denied"),
+            (access(["tag:red"], ["tag:blue"]), "denied"),
+        ):
+            refusal = judgeAccess(rules, peer, ADDRESS)
+            self.assertEqual(refusal and refusal.code, expected)
+        assert refusal is not None
+        self.assertIn("tag:blue may match, which nobody can tell: subject:", refusal.reason)
+        self.assertTrue(refusal.reason.endswith("dns:a.lab, tag:red"))
+
     def test_uncertain(self) -> None:
         """What can be understood in two ways is not allowed, and is denied."""
         names = (
@@ -185,12 +214,16 @@ class JudgeTests(AccessTestCase):
             self.assertIn(f"{rule} may match, which nobody can tell: ", self.reason())
             self.assertIn(words, self.reason())
 
-    def test_unreadableInAnyOrder(self) -> None:
-        """That does not depend on the order of the rules; rules on other things do not matter."""
+    def test_unreadableBesides(self) -> None:
+        """In any order: what a rule can tell without the rest is told, and the rest is not."""
         for certificate in unreadableNames():
             readable = f"fingerprint:{certificate.fingerprint(hashes.SHA256()).hex()}"
             for rules in ([readable, "dns:a.lab"], ["dns:a.lab", readable]):
+                self.assertIsNone(self.judge(access(rules), certificate))
+                self.assertEqual(self.judge(access(deny=rules), certificate), "denied")
+            for rules in (["tag:a", "dns:a.lab"], ["dns:a.lab", "subject.CN:x"]):
                 self.assertEqual(self.judge(access(rules), certificate), "not-allowed")
+                self.assertEqual(self.judge(access(deny=rules), certificate), "denied")
             rules = [readable, "tag:a", "subject.CN:a"]
             self.assertIsNone(self.judge(access(rules, ["tag:b", "issuer.CN:a"]), certificate))
 
@@ -331,7 +364,7 @@ class PropertyTests(SynchronousTestCase):
         """Nothing raises, deny wins, and whoever comes in is allowed by each condition alone."""
 
         def judge(rules: Access) -> str | None:
-            verdict = judgeAccess(rules, certificate, address, ["a"])
+            verdict = judgeAccess(rules, tagged(certificate, "a"), address)
             return None if verdict is None else verdict.code
 
         code = judge(access(allow, deny, addressInCertificate=inCertificate))
@@ -351,7 +384,7 @@ class PropertyTests(SynchronousTestCase):
     def test_caseOfHosts(self, pattern: str, host: str) -> None:
         """The case of a host's name never makes a difference."""
         verdicts = {
-            judgeAccess(access([f"dns:{rule}"]), client(name), None, ()) is None
+            judgeAccess(access([f"dns:{rule}"]), Presented(client(name)), None) is None
             for rule in (pattern.lower(), pattern.upper(), pattern.swapcase())
             for name in (host.lower(), host.upper(), host.swapcase())
         }
@@ -371,7 +404,7 @@ class PropertyTests(SynchronousTestCase):
             plain = {getattr(one, "ipv4_mapped", None) or one for one in everyone}
             expected = (getattr(address, "ipv4_mapped", None) or address) in plain
             certificate = client("a", addresses=[str(one) for one in everyone])
-            verdict = judgeAccess(rules, certificate, address, ())
+            verdict = judgeAccess(rules, Presented(certificate), address)
             self.assertIs(verdict is None, expected)
 
     def test_manyNamesAndRules(self) -> None:
@@ -395,7 +428,7 @@ class PropertyTests(SynchronousTestCase):
             ]
         )
         started = time.process_time()
-        verdict = judgeAccess(rules, issued.certificate, ADDRESS, ())
+        verdict = judgeAccess(rules, Presented(issued.certificate), ADDRESS)
         assert verdict is not None
         self.assertEqual(verdict.code, "not-allowed")
         self.assertLess(time.process_time() - started, 2)

@@ -76,7 +76,7 @@ LAYERS: dict[str, str] = {
         "peers.rules"
     ),
     "peers.tagfiles": "config.keyfile config.values errors peers.tagfilters",
-    "peers.tags": "errors peers.tagfiles peers.tagfilters",
+    "peers.tags": "errors peers.presented peers.tagfiles peers.tagfilters",
     "config.peers": "config.keyfile config.values peers.authorisation profiles",
     "config.keys": (
         "config.keyfile config.peers config.places config.values errors profiles protocols"
@@ -101,7 +101,7 @@ LAYERS: dict[str, str] = {
     ),
     "policy": (
         "credentials.contexts errors peers.authorisation peers.names peers.peerrules "
-        "peers.tags profiles protocols"
+        "peers.presented peers.tags profiles protocols"
     ),
     "credentials.parts": (
         "credentials.contexts credentials.latecontexts credentials.owncertificates "

@@ -48,6 +48,7 @@ from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
+from tests.support.anycertificate import otherName
 from tests.support.certificates import Credentials
 from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.ktlstests import makeSessions
@@ -542,11 +543,26 @@ class JudgeTests(ServedTestCase):
         access = Access(allow=(parseRule("tag:other"),))
         self.assertEqual(self.judge(SERVER, certificates.client(), access=access), "not-allowed")
 
+    def test_tagThatNobodyCanTell(self) -> None:
+        """A tag that needs what cannot be read denies, and is neither allowed nor given."""
+        self.tags = self.tagSet()
+        noText = otherName("1.2.3", b"\x05\x00")
+        shown = certificates.authority().issue("client.lab", names=[noText])
+        for name in ("host", "no-host", "lab-host"):
+            rule = parseRule(f"tag:{name}")
+            access = Access(deny=(rule,))
+            self.assertEqual(self.judge(SERVER, shown, access=access), "denied")
+            access = Access(allow=(rule,))
+            self.assertEqual(self.judge(SERVER, shown, access=access), "not-allowed")
+        access = Access(deny=(parseRule("tag:stranger-host"),))
+        self.assertIsNone(self.judge(SERVER, shown, access=access))
+        self.assertEqual(self.serve(SERVER).tags(shown.certificate), ["ca", "lab"])
+
     def test_tags(self) -> None:
         """A profile gives all tags that match, or those that it lists."""
         self.tags = self.tagSet()
         certificate = certificates.client().certificate
-        self.assertEqual(self.serve(SERVER).tags(certificate), ["ca", "lab"])
+        self.assertEqual(self.serve(SERVER).tags(certificate), ["ca", "lab", "no-host"])
         for given, expected in ((("lab", "other"), ["lab"]), ((), [])):
             self.judge(SERVER, certificates.client(), tags=given)
             self.assertEqual(self.serve(SERVER).tags(certificate), expected)
@@ -573,8 +589,13 @@ class JudgeTests(ServedTestCase):
             "  client: {type: x509.tbs.subject, pattern: 'CN=*.lab'}\n"
             "  issuer: {type: x509.tbs.issuer, pattern: '*Lab CA*'}\n"
             "  nobody: {type: x509.tbs.subject, pattern: 'CN=nobody'}\n"
+            "  host: {type: x509.extension.subjectAltName.otherName, pattern: 1.2.3=a}\n"
             "tags:\n"
             "  lab: {filter: [client]}\n"
+            "  host: {filter: [host]}\n"
+            "  no-host: {filter: [not host]}\n"
+            "  lab-host: {filter: [client, host]}\n"
+            "  stranger-host: {filter: [nobody, host]}\n"
             "  ca: {filter: [issuer, not nobody]}\n"
             "  other: {filter: [nobody]}\n"
         )

@@ -33,6 +33,7 @@ from ktlsagent.config.keys import (
 )
 from ktlsagent.errors import ConfigError
 from ktlsagent.peers.authorisation import judgeAccess
+from ktlsagent.peers.presented import Presented
 from ktlsagent.profiles import Asked, Endpoint, Profile, choose
 from tests.support.certificates import DAY, NOW
 
@@ -335,9 +336,8 @@ class ExampleTests(SynchronousTestCase):
         shown, address = text.removeprefix("none ").rsplit("from ", 1)
         refusal = judgeAccess(
             profile.access,
-            certificate(shown.strip().strip("`")),
+            Presented(certificate(shown.strip().strip("`"))),
             ipaddress.ip_address(address.strip("`")),
-            (),
         )
         self.assertEqual(f"`{refusal.code}`" if refusal else "comes in", verdict, text)
 

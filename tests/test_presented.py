@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
 
 from cryptography import x509
 from hypothesis import given
@@ -25,6 +26,16 @@ from tests.support.unreadable import unreadableNames, withIssuer, withNames, wit
 
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 """A user principal name, as directories write it."""
+
+
+def tagged(*tags: str) -> Callable[[Presented], Mapping[str, bool | None]]:
+    """
+    Say which tags a peer gets.
+
+    @param tags: the tags; besides there are others that it does not get.
+    @return: what says so.
+    """
+    return lambda _peer: {**dict.fromkeys(tags, True), "no": False, "maybe": None}
 
 
 class NamesTests(SynchronousTestCase):
@@ -152,11 +163,12 @@ class CertificateTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """Who has shown no certificate presents tags at most."""
-        presented = Presented(None, ["b", "a"])
+        presented = Presented(None, tagged("b", "a"))
         self.assertIsNone(presented.subject)
         self.assertIsNone(presented.issuer)
         self.assertIsNone(presented.fingerprint)
-        self.assertEqual(presented.tags, {"a", "b"})
+        self.assertEqual(presented.tags, {"a": True, "b": True, "no": False, "maybe": None})
+        self.assertEqual(Presented(None).tags, {})
         self.assertEqual(presented.describe(), "no certificate, tag:a, tag:b")
         self.assertEqual(Presented(None).describe(), "no certificate")
 
@@ -188,7 +200,7 @@ class CertificateTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(
-            Presented(issued.certificate, ["blue"]).describe(),
+            Presented(issued.certificate, tagged("blue")).describe(),
             f"subject:CN=client.lab, issuer:CN=Lab CA, fingerprint:{issued.fingerprint}, "
             "dns:client.lab, dns:*.lab, ip:10.0.0.5, ip:fd00::5, uri:spiffe://example.org/ns/a, "
             "email:root@example.org, othername:1.3.6.1.4.1.311.20.2.3=bob, "
@@ -200,7 +212,7 @@ class CertificateTests(SynchronousTestCase):
         """The list stays short and printable, however many and whatever names there are."""
         hosts = ["a" * 200, "b\n\x1b[31m", *(f"host{number}.lab" for number in range(1000))]
         issued = certificates.authority().issue("client.lab", hosts=hosts)
-        words = Presented(issued.certificate, [*map(str, range(100))]).describe()
+        words = Presented(issued.certificate, tagged(*map(str, range(100)))).describe()
         self.assertTrue(words.isprintable())
         self.assertLess(len(words), 2000)
         self.assertIn(f"dns:{'a' * 146}..., dns:b\\n\\x1b[31m, dns:host0.lab", words)

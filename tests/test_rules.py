@@ -505,13 +505,15 @@ class OtherRuleTests(RuleTestCase):
         )
 
     def test_tag(self) -> None:
-        """A tag is there by its name, exactly; there may be tags without a certificate."""
+        """A tag is there by its name, exactly, or nobody knows; a certificate is not needed."""
+        tags = {"blue": True, "a_b-1": True, "green": False, "maybe": None}
         for presented in (
-            Presented(certificates.client().certificate, ["blue", "a_b-1"]),
-            Presented(None, ["blue", "a_b-1"]),
+            Presented(certificates.client().certificate, lambda _peer: tags),
+            Presented(None, lambda _peer: tags),
         ):
             self.answers(True, presented, "tag:blue", "tag:a_b-1")
-            self.answers(False, presented, "tag:red", "tag:Blue", "tag:blu")
+            self.answers(False, presented, "tag:red", "tag:Blue", "tag:blu", "tag:green")
+            self.answers(None, presented, "tag:maybe")
 
     def test_noTag(self) -> None:
         """The name of a tag has no wildcards."""

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
 from ktlsagent.errors import ConfigError
+from ktlsagent.peers.presented import Presented
 from ktlsagent.peers.tagfilters import FILTER_TYPES
 from ktlsagent.peers.tags import TagSet, loadTags
 from tests.support.anycertificate import (
@@ -158,9 +159,9 @@ class DocumentationTests(_TagsTestCase):
                 good, bad = EFFECTS[name]
                 self.assertTrue(good and bad)
                 for certificate in good:
-                    self.assertIn(name, tags.of(certificate))
+                    self.assertIn(name, tags.of(Presented(certificate)))
                 for certificate in bad:
-                    self.assertNotIn(name, tags.of(certificate))
+                    self.assertNotIn(name, tags.of(Presented(certificate)))
         self.assertEqual(seen, set(EFFECTS))
 
     def test_everyType(self) -> None:
@@ -217,13 +218,13 @@ class SampleTests(_TagsTestCase):
             issuer="CN=Example Machine CA,O=Example",
             notAfter=datetime(2026, 12, 31, tzinfo=UTC),
         )
-        self.assertEqual(tags.of(engineer), ("engineers", "modern", "renew-me"))
+        self.assertEqual(tags.of(Presented(engineer)), ("engineers", "modern", "renew-me"))
         lost = anyCertificate(
             subject="CN=jane,OU=Engineering,O=Example,C=DE",
             issuer="CN=Example Machine CA,O=Example",
             serial=0x5E0C11AB,
         )
-        self.assertEqual(tags.of(lost), ())
+        self.assertEqual(tags.of(Presented(lost)), ())
         machine = anyCertificate(
             alternatives(
                 x509.DNSName("a.example.org"),
@@ -234,5 +235,5 @@ class SampleTests(_TagsTestCase):
             ),
             purposes(RPC_CLIENT, CLIENT),
         )
-        self.assertEqual(tags.of(machine), ("backup", "machines", "people"))
-        self.assertEqual(tags.of(None), ())
+        self.assertEqual(tags.of(Presented(machine)), ("backup", "machines", "people"))
+        self.assertEqual(tags.of(Presented(None)), ())

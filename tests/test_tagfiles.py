@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import Mistake
+from ktlsagent.peers.presented import Presented
 from ktlsagent.peers.tagfiles import Definitions, Filters, Tags
 from ktlsagent.peers.tagfilters import FILTER_TYPES
 from tests.support.anycertificate import anyCertificate
@@ -60,7 +61,8 @@ class DefinitionTests(SynchronousTestCase):
             {name: len(tests) for name, tests in filters.items()}, {"lab": 1, "self": 1}
         )
         self.assertEqual(
-            [filters[name][0](anyCertificate()) for name in ("lab", "self")], [True, False]
+            [filters[name][0](Presented(anyCertificate())) for name in ("lab", "self")],
+            [True, False],
         )
 
     def test_severalFiles(self) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtensionOID
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import ConfigError
+from ktlsagent.peers.presented import Presented
 from ktlsagent.peers.tagfilters import FILTER_TYPES
 from ktlsagent.peers.tags import TagSet, loadTags
 from tests.support.anycertificate import (
@@ -106,7 +108,7 @@ class EvaluationTests(TagsTestCase):
             (anyCertificate(host, subject="CN=a"), ("stranger",)),
             (anyCertificate(subject="CN=a"), ("nobody", "stranger")),
         ):
-            self.assertEqual(tags.of(certificate), names)
+            self.assertEqual(tags.of(Presented(certificate)), names)
         self.assertEqual(tags.names, {"zlab", "both", "lab-only", "stranger", "nobody"})
 
     def test_purposes(self) -> None:
@@ -117,19 +119,20 @@ class EvaluationTests(TagsTestCase):
             (usages("digital_signature"), ("n",)),
             (purposes("1.2.3"), ("n",)),
         ):
-            self.assertEqual(tags.of(anyCertificate(extension)), names)
+            self.assertEqual(tags.of(Presented(anyCertificate(extension))), names)
 
     def test_withoutCertificate(self) -> None:
         """A peer that has shown no certificate gets no tag, negated or not."""
         tags = self.load(
             a=FILTERS + "tags:\n  yes: {filter: [lab]}\n  no: {filter: [not lab, not self]}\n"
         )
-        self.assertEqual(tags.of(None), ())
+        self.assertEqual(tags.of(Presented(None)), ())
+        self.assertEqual(tags.verdicts(Presented(None)), {})
 
     def test_noTags(self) -> None:
         """Without files there is no tag."""
         self.assertEqual(TagSet(), loadTags(str(self.directory)))
-        self.assertEqual(TagSet().of(anyCertificate()), ())
+        self.assertEqual(TagSet().of(Presented(anyCertificate())), ())
         self.assertEqual((TagSet().names, TagSet().files), (frozenset(), ()))
 
     def everyType(self) -> TagSet:
@@ -150,16 +153,60 @@ class EvaluationTests(TagsTestCase):
     def test_everyType(self) -> None:
         """Every type says yes or no to a certificate that can be read."""
         tags = self.everyType()
-        self.assertEqual(len(tags.of(anyCertificate())), len(EVERY_TYPE))
-        self.assertEqual(len(tags.of(anyCertificate(subject=x509.Name([])))), len(EVERY_TYPE))
+        self.assertEqual(len(tags.of(Presented(anyCertificate()))), len(EVERY_TYPE))
+        self.assertEqual(
+            len(tags.of(Presented(anyCertificate(subject=x509.Name([]))))), len(EVERY_TYPE)
+        )
 
     def test_unreadableExtensions(self) -> None:
         """What cannot be read says neither yes nor no; the rest does."""
         tags = self.everyType()
         for certificate in (*unreadableNames(), anyCertificate(unreadable())):
-            given = tags.of(certificate)
+            given = tags.of(Presented(certificate))
             self.assertEqual([name for name in given if "extension" in name], [])
             self.assertEqual(len(given), 9)
+            verdicts = tags.verdicts(Presented(certificate))
+            self.assertEqual(
+                {name for name in verdicts if verdicts[name] is None},
+                {name for name in verdicts if "extension" in name},
+            )
+
+    def test_unknownAmongOthers(self) -> None:
+        """One filter that says no decides; else one that cannot say leaves all open."""
+        tags = self.load(
+            a=FILTERS + "tags:\n"
+            "  maybe: {filter: [host]}\n"
+            "  maybe-not: {filter: [not host]}\n"
+            "  lab-and-maybe: {filter: [lab, not host]}\n"
+            "  maybe-and-lab: {filter: [client, lab]}\n"
+            "  never: {filter: [host, not lab]}\n"
+            "  never-either: {filter: [self, not signs]}\n"
+            "  surely: {filter: [lab, not self]}\n"
+        )
+        for certificate in (anyCertificate(unreadable()), anyCertificate(unreadable(), usages())):
+            verdicts = tags.verdicts(Presented(certificate))
+            self.assertEqual(
+                verdicts,
+                {
+                    **dict.fromkeys(("maybe", "maybe-not", "lab-and-maybe", "maybe-and-lab")),
+                    **dict.fromkeys(("never", "never-either"), False),
+                    "surely": True,
+                },
+            )
+            self.assertEqual(tags.of(Presented(certificate)), ("surely",))
+
+    def test_unknownPartOfAFilter(self) -> None:
+        """The same holds for the purposes of one filter, in any order."""
+        filters = "filters: {f: {type: x509.extension.keyUsage, purpose: [cRLSign, keyAgreement]}}"
+        tags = self.load(a=filters + "\ntags: {t: {filter: [f]}, n: {filter: [not f]}}")
+        for extension, expected in (
+            (unreadable(ExtensionOID.KEY_USAGE), (None, None)),
+            (usages("crl_sign"), (False, True)),
+            (usages("key_agreement"), (False, True)),
+            (usages("crl_sign", "key_agreement"), (True, False)),
+        ):
+            verdicts = tags.verdicts(Presented(anyCertificate(extension)))
+            self.assertEqual((verdicts["t"], verdicts["n"]), expected)
 
     def test_unreadableNames(self) -> None:
         """A name that cannot be read is neither equal to another one nor not."""
@@ -168,7 +215,7 @@ class EvaluationTests(TagsTestCase):
             (withSubject(b"\x14\x08\xff\xfe\x00\x1b.lab"), "subject"),
             (withIssuer(b"\x14\x06\xff\xfe\x00\x1bCA"), "issuer"),
         ):
-            given = tags.of(certificate)
+            given = tags.of(Presented(certificate))
             self.assertFalse([tag for tag in given if f"tbs-{name}" in tag or "selfS" in tag])
             self.assertEqual(len(given), len(EVERY_TYPE) - 2)
 
@@ -190,9 +237,14 @@ class EvaluationTests(TagsTestCase):
             changed = x509.load_der_x509_certificate(bytes(octets))
         except Exception:  # noqa: BLE001 - the library refuses it in one of many ways
             return
-        given = self._allTags().of(changed)
+        peer = Presented(changed)
+        given = self._allTags().of(peer)
         self.assertEqual(list(given), sorted(given))
-        self.assertFalse([name for name in given if f"no-{name}" in given])
+        verdicts = self._allTags().verdicts(peer)
+        self.assertEqual(given, tuple(sorted(name for name in verdicts if verdicts[name])))
+        for name in verdicts:
+            if (opposite := verdicts.get(f"no-{name}", ...)) is not ...:
+                self.assertIs(opposite, {True: False, False: True, None: None}[verdicts[name]])
 
     _tags: TagSet | None = None
 
@@ -226,7 +278,7 @@ class LoadTests(TagsTestCase):
     def test_filtersOfOtherFiles(self) -> None:
         """A tag of the first file may name a filter of the last one."""
         tags = self.load(a="tags: {t: {filter: [lab]}}", z=FILTERS)
-        self.assertEqual(tags.of(anyCertificate()), ("t",))
+        self.assertEqual(tags.of(Presented(anyCertificate())), ("t",))
 
     def test_noDirectory(self) -> None:
         """Without the directory there are no tags."""

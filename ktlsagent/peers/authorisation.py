@@ -2,15 +2,14 @@
 Which of those who are trusted may come in.
 
 It fails closed: what cannot be read, or could be read in two ways, is allowed by
-no rule and denied by each that is about it.
+no rule that is about it, and denied by each.  A rule on something else is not
+affected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from cryptography import x509
 
 from ktlsagent.errors import PeerRejected
 from ktlsagent.peers.presented import Address, Presented, Unreadable, plainAddress, shortList
@@ -65,12 +64,7 @@ def parseRule(text: str) -> Rule:
     return Rule(text, parseTest(text))
 
 
-def judgeAccess(
-    access: Access,
-    certificate: x509.Certificate | None,
-    address: Address | None,
-    tags: Collection[str],
-) -> PeerRejected | None:
+def judgeAccess(access: Access, peer: Presented, address: Address | None) -> PeerRejected | None:
     """
     Judge whether a peer that is trusted may come in.
 
@@ -80,12 +74,10 @@ def judgeAccess(
     certificate, where those may come in who have none.
 
     @param access: the rules.
-    @param certificate: the peer's own certificate, if it has shown one.
+    @param peer: the peer.
     @param address: the peer's address, if it is known.
-    @param tags: the tags of the session.
     @return: the refusal, or C{None}.
     """
-    peer = Presented(certificate, tags)
     return (
         _judgeDenied(access.deny, peer)
         or (_judgeAllowed(access.allow, peer) if access.allow else None)
@@ -93,13 +85,18 @@ def judgeAccess(
     )
 
 
+def _ask(rule: Rule, peer: Presented) -> bool | None:
+    """Ask whether a peer is one that a rule is about; C{None} if that cannot be told."""
+    try:
+        return rule.matches(peer)
+    except Unreadable:
+        return None
+
+
 def _judgeDenied(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
     """Refuse whom a rule denies, or may deny."""
     for rule in rules:
-        try:
-            answer = rule.matches(peer)
-        except Unreadable:
-            answer = None
+        answer = _ask(rule, peer)
         if answer is not False:
             found = "matches" if answer else "may match, which nobody can tell"
             return PeerRejected(
@@ -112,12 +109,8 @@ def _judgeDenied(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
 
 def _judgeAllowed(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
     """Refuse whom no rule allows."""
-    try:
-        # All of them are asked: whether a certificate can be read must not depend on their order.
-        if peer.certificate is not None and True in [rule.matches(peer) for rule in rules]:
-            return None
-    except Unreadable:
-        pass
+    if peer.certificate is not None and any(_ask(rule, peer) for rule in rules):
+        return None
     return PeerRejected(
         "not-allowed",
         f"expected a certificate that one of the rules allows "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -103,21 +103,35 @@ class Names:
         return place < len(numbers) and numbers[place] <= last
 
 
+def _noTags(_peer: Presented) -> Mapping[str, bool | None]:
+    """No session tags are defined."""
+    return {}
+
+
 class Presented:
     """
     A peer.  What it presents is read when it is first asked for.
 
     @ivar certificate: its certificate, if it has shown one.
-    @ivar tags: the tags of its session.
     """
 
-    def __init__(self, certificate: x509.Certificate | None, tags: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        certificate: x509.Certificate | None,
+        tagsOf: Callable[[Presented], Mapping[str, bool | None]] = _noTags,
+    ) -> None:
         """
         @param certificate: its certificate, if it has shown one.
-        @param tags: the tags of its session.
+        @param tagsOf: says of each session tag whether the peer gets it, C{None}
+            if that cannot be told.
         """
         self.certificate = certificate
-        self.tags = frozenset(tags)
+        self._tagsOf = tagsOf
+
+    @cached_property
+    def tags(self) -> Mapping[str, bool | None]:
+        """By the names of session tags whether it gets them; C{None} if nobody can tell."""
+        return self._tagsOf(self)
 
     @cached_property
     def names(self) -> Names:
@@ -179,7 +193,7 @@ class Presented:
                 words += [_describe(name) for name in self.names.presented]
             except Unreadable as error:
                 words.append(str(error))
-        tags = [f"tag:{tag}" for tag in sorted(self.tags)]
+        tags = [f"tag:{tag}" for tag, given in sorted(self.tags.items()) if given]
         return ", ".join(shortList(some) for some in (words, tags) if some)
 
 

@@ -23,7 +23,8 @@ C{*} stands for any run of characters and C{?} for any one.
     character with a backslash before it counts as one, and is not the one
     without.
   - C{fingerprint:SHA256}: the certificate itself, in hexadecimal.
-  - C{tag:NAME}: a tag of the session.
+  - C{tag:NAME}: a tag of the session; of one that needs what cannot be read, nobody
+    can tell.
 
 Everything else is compared as it is written, its case included.
 """
@@ -223,7 +224,7 @@ def _tag(text: str) -> Test:
         raise ValueError(
             f"expected a tag's name of at most 255 letters, digits, _ and -, found {text!r}"
         )
-    return lambda peer: text in peer.tags
+    return lambda peer: peer.tags.get(text, False)
 
 
 _PARSERS: Mapping[str, Callable[[str], Test]] = {

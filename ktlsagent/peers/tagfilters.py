@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -45,11 +44,13 @@ from ktlsagent.peers.patterns import matchesPattern
 from ktlsagent.peers.presented import Presented, Unreadable, foldedEmail, foldedURI, unescaped
 from ktlsagent.peers.rules import parseTest
 
-Test = Callable[[x509.Certificate], bool]
+Test = Callable[[Presented], bool | None]
 """
-Says whether a certificate is what a filter wants; raises any exception if that
-cannot be said.
+Says whether a peer with a certificate has what a filter wants; C{None}, or any
+exception, if that cannot be told.
 """
+
+_Texts = Callable[[Presented], Sequence[str | None]]
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -73,7 +74,7 @@ class FilterType:
 
 
 def _pattern(
-    textsOf: Callable[[x509.Certificate], Sequence[str | None]],
+    textsOf: _Texts,
     prepare: Callable[[str], str] = str,
 ) -> FilterType:
     """
@@ -88,17 +89,26 @@ def _pattern(
     def read(written: str) -> Test:
         pattern = prepare(_checked(written))
 
-        def test(certificate: x509.Certificate) -> bool:
-            texts = textsOf(certificate)
+        def test(peer: Presented) -> bool | None:
+            texts = textsOf(peer)
             if any(text is not None and matchesPattern(pattern, text) for text in texts):
                 return True
-            if None in texts:
-                raise Unreadable("a name that is no text")
-            return False
+            return None if None in texts else False
 
         return test
 
     return FilterType("pattern", read)
+
+
+def _ofCertificate(textsOf: Callable[[x509.Certificate], Sequence[str]]) -> _Texts:
+    """Find texts in the certificate that a peer has shown."""
+    return lambda peer: textsOf(_certificate(peer))
+
+
+def _certificate(peer: Presented) -> x509.Certificate:
+    if peer.certificate is None:
+        raise Unreadable("no certificate")
+    return peer.certificate
 
 
 def _checked(pattern: str) -> str:
@@ -148,12 +158,12 @@ def _emailPattern(pattern: str) -> str:
 
 def _notBefore(text: str) -> Test:
     time = _time(text)
-    return lambda certificate: certificate.not_valid_before_utc >= time
+    return lambda peer: _certificate(peer).not_valid_before_utc >= time
 
 
 def _notAfter(text: str) -> Test:
     time = _time(text)
-    return lambda certificate: certificate.not_valid_after_utc <= time
+    return lambda peer: _certificate(peer).not_valid_after_utc <= time
 
 
 def _time(text: str) -> datetime:
@@ -172,12 +182,12 @@ _TIME: Final = re.compile(
 
 
 def _selfSigned(_nothing: str) -> Test:
-    return lambda certificate: nameTexts(certificate.issuer) == nameTexts(certificate.subject)
+    return lambda peer: _issuerTexts(peer) == _subjectTexts(peer)
 
 
-def _extensionOf(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+def _extensionOf(peer: Presented, kind: type[Extension]) -> Extension | None:
     try:
-        return certificate.extensions.get_extension_for_class(kind).value
+        return _certificate(peer).extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
 
@@ -187,8 +197,8 @@ def _keyUsage(name: str) -> Test:
         raise Wrong("key usages that are known", quote(name), suggest(name, _KEY_USAGES))
     attributes = _KEY_USAGES[name]
 
-    def test(certificate: x509.Certificate) -> bool:
-        usage = _extensionOf(certificate, x509.KeyUsage)
+    def test(peer: Presented) -> bool:
+        usage = _extensionOf(peer, x509.KeyUsage)
         return usage is not None and all(getattr(usage, attribute) for attribute in attributes)
 
     return test
@@ -215,8 +225,8 @@ def _extendedKeyUsage(name: str) -> Test:
         expected = "key purposes that are known, or OIDs"
         raise Wrong(expected, quote(name), suggest(name, _PURPOSES)) from None
 
-    def test(certificate: x509.Certificate) -> bool:
-        purposes = _extensionOf(certificate, x509.ExtendedKeyUsage)
+    def test(peer: Presented) -> bool:
+        purposes = _extensionOf(peer, x509.ExtendedKeyUsage)
         return purposes is not None and purpose in purposes
 
     return test
@@ -236,26 +246,12 @@ _PURPOSES: Final = {
 }
 
 
-@lru_cache(maxsize=1)
-def _peer(certificate: x509.Certificate) -> Presented:
-    """Remember the names of a certificate, which one filter after another looks at."""
-    return Presented(certificate)
-
-
 def _iPAddress(text: str) -> Test:
     try:
-        rule = parseTest(f"ip:{text}")
+        return parseTest(f"ip:{text}")
     except ValueError:
         expected = "an address, or a network by its first address, like 192.0.2.0/24"
         raise Wrong(expected, quote(text), "there are no wildcards in addresses") from None
-
-    def test(certificate: x509.Certificate) -> bool:
-        answer = rule(_peer(certificate))
-        if answer is None:
-            raise Unreadable("a network in the place of an address")
-        return answer
-
-    return test
 
 
 def _otherName(text: str) -> Test:
@@ -267,31 +263,35 @@ def _otherName(text: str) -> Test:
     if not equals:
         advice = "write it like 1.3.6.1.4.1.2238.1.1.1=*@example.org"
         raise Wrong("an OID, = and a pattern", quote(text), advice)
-    return _pattern(lambda it: _peer(it).names.others.get(oid, ())).read(pattern)
+    return _pattern(lambda peer: peer.names.others.get(oid, ())).read(pattern)
+
+
+_issuerTexts: Final = _ofCertificate(lambda it: nameTexts(it.issuer))
+_subjectTexts: Final = _ofCertificate(lambda it: nameTexts(it.subject))
 
 
 FILTER_TYPES: Final = {
-    "x509.cert.signatureAlgorithm": _pattern(algorithmsOf),
-    "x509.tbs.version": _pattern(versionOf, _versionPattern),
-    "x509.tbs.serialNumber": _pattern(serialNumberOf, _hexPattern),
-    "x509.tbs.issuer": _pattern(lambda it: nameTexts(it.issuer), _namePattern),
+    "x509.cert.signatureAlgorithm": _pattern(_ofCertificate(algorithmsOf)),
+    "x509.tbs.version": _pattern(_ofCertificate(versionOf), _versionPattern),
+    "x509.tbs.serialNumber": _pattern(_ofCertificate(serialNumberOf), _hexPattern),
+    "x509.tbs.issuer": _pattern(_issuerTexts, _namePattern),
     "x509.tbs.validity.notBefore": FilterType("pattern", _notBefore),
     "x509.tbs.validity.notAfter": FilterType("pattern", _notAfter),
-    "x509.tbs.subject": _pattern(lambda it: nameTexts(it.subject), _namePattern),
+    "x509.tbs.subject": _pattern(_subjectTexts, _namePattern),
     "x509.extension.keyUsage": FilterType("purpose", _keyUsage),
     "x509.extension.extendedKeyUsage": FilterType("purpose", _extendedKeyUsage),
     "x509.extension.subjectAltName.dNSName": _pattern(
-        lambda it: [*_peer(it).names.dns, *_peer(it).names.doubtful], _dnsPattern
+        lambda peer: [*peer.names.dns, *peer.names.doubtful], _dnsPattern
     ),
     "x509.extension.subjectAltName.iPAddress": FilterType("pattern", _iPAddress),
     "x509.extension.subjectAltName.uniformResourceIdentifier": _pattern(
-        lambda it: _peer(it).names.uris, foldedURI
+        lambda peer: peer.names.uris, foldedURI
     ),
     "x509.extension.subjectAltName.rfc822Name": _pattern(
-        lambda it: _peer(it).names.emails, _emailPattern
+        lambda peer: peer.names.emails, _emailPattern
     ),
     "x509.extension.subjectAltName.otherName": FilterType("pattern", _otherName),
-    "x509.derived.fingerprint": _pattern(fingerprintsOf, _hexPattern),
+    "x509.derived.fingerprint": _pattern(_ofCertificate(fingerprintsOf), _hexPattern),
     "x509.derived.selfSigned": FilterType("", _selfSigned),
 }
 """The types of filters, by name."""

@@ -7,21 +7,21 @@ What is different when tags are given:
 
   - A peer without a certificate has no tags.  For tlshd a tag of nothing but
     negated filters matches it.
-  - A filter that cannot be evaluated, because the certificate cannot be read,
-    fails a tag whether it is negated or not.  For tlshd it counts as one that does
-    not match, so that its negation does.
+  - A filter that cannot be evaluated, because the certificate cannot be read, says
+    neither yes nor no, and nor does a tag that needs it, whether it is negated or
+    not: the tag is not given, and whoever denies it has to deny the peer.  For
+    tlshd such a filter counts as one that does not match, so that its negation does.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-
 from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.peers.presented import Presented
 
 if TYPE_CHECKING:
     from ktlsagent.peers.tagfiles import Filters, Tags
@@ -47,30 +47,50 @@ class TagSet:
         """The names of all tags."""
         return frozenset(self._tags)
 
-    def of(self, certificate: x509.Certificate | None) -> tuple[str, ...]:
+    def verdicts(self, peer: Presented) -> Mapping[str, bool | None]:
         """
-        Say which tags a peer gets.
+        Say of each tag whether a peer gets it.
 
-        @param certificate: the peer's own certificate, whatever may be in it;
-            C{None} if it has shown none.
+        @param peer: the peer, whatever may be in its certificate.
+        @return: the verdicts by the tags' names; C{None} where nobody can tell.
+            Without a certificate there are none.
+        """
+        if peer.certificate is None:
+            return {}
+        filters = {
+            name: _together(_ask(test, peer) for test in tests)
+            for name, tests in self._filters.items()
+        }
+        return {
+            name: _together(
+                None if filters[used] is None else filters[used] is wanted
+                for used, wanted in conditions.items()
+            )
+            for name, conditions in self._tags.items()
+        }
+
+    def of(self, peer: Presented) -> tuple[str, ...]:
+        """
+        Say which tags a peer gets: those of which that is certain.
+
+        @param peer: the peer.
         @return: the names of the tags, sorted.
         """
-        if certificate is None:
-            return ()
-        verdicts = {name: _verdict(tests, certificate) for name, tests in self._filters.items()}
-        return tuple(
-            name
-            for name, conditions in sorted(self._tags.items())
-            if all(verdicts[used] is wanted for used, wanted in conditions.items())
-        )
+        return tuple(sorted(name for name, given in self.verdicts(peer).items() if given))
 
 
-def _verdict(tests: Sequence[Test], certificate: x509.Certificate) -> bool | None:
-    """Say whether a certificate passes all tests; C{None} if that cannot be said."""
+def _ask(test: Test, peer: Presented) -> bool | None:
+    """Put a test to a peer; C{None} if it cannot say."""
     try:
-        return all(test(certificate) for test in tests)
+        return test(peer)
     except Exception:  # noqa: BLE001 - no certificate may end the handshake of its peer
         return None
+
+
+def _together(verdicts: Iterable[bool | None]) -> bool | None:
+    """Say whether all verdicts are good.  One that is not decides, whatever cannot be told."""
+    found = set(verdicts)
+    return False if False in found else None if None in found else True
 
 
 def loadTags(directory: str) -> TagSet:

@@ -54,7 +54,7 @@ from ktlsagent.protocols.interfaces import Engine
 from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.report import Report
-from ktlsagent.sockets import UpcallTransport
+from ktlsagent.sockets import Adopt, UpcallTransport, adoptSocket
 from ktlsagent.stepqueue import StepQueue, Turn
 
 
@@ -110,6 +110,7 @@ class Agent:
     @ivar tokens: the tokens with keys of ours.
     @ivar ledger: where all is written down.
     @ivar steps: whose turn it is, and when cryptography runs.
+    @ivar adopt: makes a socket of a request's descriptor.
     """
 
     reactor: IAgentReactor
@@ -120,6 +121,7 @@ class Agent:
     tokens: Tokens
     ledger: Ledger
     steps: StepQueue
+    adopt: Adopt = adoptSocket
 
 
 class Upcall:
@@ -155,7 +157,7 @@ class Upcall:
             self._rings.append(keyrings.hold(self._request.keyring))
         try:
             transport = self._transport = UpcallTransport(
-                self._agent.reactor, self._request.descriptor
+                self._agent.reactor, self._request.descriptor, self._agent.adopt
             )
             peer = self._report.peer = _endpoint(transport.peer)
             await self._wait(policy.settleSeconds(self._request))

@@ -35,6 +35,7 @@ from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.request import Agent, Upcall
 from ktlsagent.seldom import Seldom
+from ktlsagent.sockets import Adopt, adoptSocket
 from ktlsagent.stepqueue import StepQueue
 
 _DRAIN_AGAIN_SECONDS = 0.1
@@ -104,6 +105,7 @@ class AgentService(Service):
         tokens: Tokens | None = None,
         renew: Callable[[], None] | None = None,
         following: bool = False,
+        adopt: Adopt = adoptSocket,
     ) -> None:
         """
         @param reactor: the reactor.
@@ -121,6 +123,7 @@ class AgentService(Service):
             answered; called each time that only a new one can use a token.
         @param following: whether it is a worker: its parent watches the files
             and says what is to be said about all.
+        @param adopt: makes a socket of a request's descriptor.
         """
         self.ledger = Ledger()
         self._reactor = reactor
@@ -141,6 +144,7 @@ class AgentService(Service):
             self._tokens,
             self.ledger,
             StepQueue(reactor, lambda: self._configured.bounds, self._look),
+            adopt,
         )
         self._seldom = Seldom(reactor, self.log)
         self._readers: list[_SocketReader] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -49,6 +50,21 @@ the rest, as what has been looked at can still be read.
 
 Peeked = Callable[[bytes | None], None]
 
+Adopt = Callable[[int], socket.socket]
+"""Makes a socket of a descriptor, which becomes the socket's."""
+
+
+def adoptSocket(descriptor: int) -> socket.socket:
+    """
+    Make a socket of a descriptor.
+
+    @param descriptor: an open socket's; it becomes the result's.
+    @return: the socket.
+    @raise OSError: if it is no socket; the descriptor is then still the caller's.
+    """
+    # Python is not to ask for a type that nobody looks at.
+    return socket.socket(type=socket.SOCK_STREAM, fileno=descriptor)
+
 
 @implementer(IRecordTransport, IReadDescriptor, IWriteDescriptor)
 class UpcallTransport:
@@ -63,15 +79,15 @@ class UpcallTransport:
     and are not touched: every call says that it must not wait.
     """
 
-    def __init__(self, reactor: IAgentReactor, descriptor: int) -> None:
+    def __init__(self, reactor: IAgentReactor, descriptor: int, adopt: Adopt = adoptSocket) -> None:
         """
         @param reactor: waits for the socket, and gives the time.
         @param descriptor: the request's descriptor; it becomes this object's.
+        @param adopt: makes a socket of it.
         @raise OSError: if it is no socket; it is then still the caller's.
         """
         self._reactor = reactor
-        # Python is not to ask for a type that nobody looks at.
-        self._socket = socket.socket(type=socket.SOCK_STREAM, fileno=descriptor)
+        self._socket = adopt(descriptor)
         self._reader = RecordReader()
         self._protocol: Protocol | None = None
         self._output = b""
@@ -122,9 +138,11 @@ class UpcallTransport:
             raise RequestUnsupported(
                 "not-tcp", f"expected a TCP connection (IP protocol 6), found protocol {kind}"
             )
-        if not self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._delayed = True
+        # Without it the handshake takes longer, no more.
+        with suppress(OSError):
+            if not self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._delayed = True
         self._protocol = protocol
         protocol.makeConnection(self)
 

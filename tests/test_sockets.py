@@ -528,6 +528,26 @@ class UpcallTransportLoanTests(_UpcallTestCase):
             transport.restore()
             self.assertEqual(self.noDelay(), before)
 
+    def test_noDelayRefused(self) -> None:
+        """A socket that does not take the option serves all the same, and nothing is to restore."""
+
+        class Stubborn(socket.socket):
+            def setsockopt(self, *arguments: object) -> None:
+                raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+        descriptor = os.dup(self.near.fileno())
+        transport = UpcallTransport(
+            self.reactor, descriptor, lambda number: Stubborn(fileno=number)
+        )
+        self.addCleanup(transport.close)
+        protocol = _Collector()
+        transport.connect(protocol)
+        transport.resumeProducing()
+        self.far.sendall(RECORDS[0])
+        self.reactor.settle()
+        transport.restore()
+        self.assertEqual(protocol.records, [RECORDS[0]])
+
     def test_restoreOnce(self) -> None:
         """What the consumer sets after the handshake is not undone."""
         self.connect()

@@ -95,11 +95,13 @@ class MalformedRequest(AgentError):
     An accepted request cannot be read, but has to be answered.
 
     @ivar descriptor: its descriptor.
+    @ivar keyring: serial of the keyring that the kernel linked for it, if any.
     """
 
-    def __init__(self, descriptor: int, reason: str) -> None:
+    def __init__(self, descriptor: int, reason: str, keyring: int | None = None) -> None:
         super().__init__(reason)
         self.descriptor = descriptor
+        self.keyring = keyring
 
 
 class HandshakeError(AgentError):

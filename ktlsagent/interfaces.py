@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReactorTime
 from twisted.python.threadpool import ThreadPool
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.protocols.session import EstablishedSession
@@ -39,11 +39,12 @@ class INetlinkSocket(Interface):
         @raise OSError: if the kernel does not take it.
         """
 
-    def receive() -> bytes:
+    def receive() -> tuple[bytes, int]:
         """
-        Take one datagram from the kernel.
+        Take one datagram.  Who may administer the network namespace can send some, too.
 
-        @return: its octets.
+        @return: its octets, of which very many are cut off, and its sender's
+            netlink port, which is 0 only for the kernel.
         @raise OSError: C{EAGAIN} if there is none, C{ENOBUFS} if some were lost.
         """
 
@@ -81,6 +82,9 @@ class INetlinkSocket(Interface):
 class IHandshakeKernel(Interface):
     """The kernel's side of the C{handshake} family."""
 
+    foreign = Attribute("How many datagrams came from others than the kernel; all were dropped.")
+    foreigner = Attribute("The netlink port of the last of their senders, mostly a process id.")
+
     def open() -> None:
         """
         Find the family and learn what it takes.
@@ -102,7 +106,8 @@ class IHandshakeKernel(Interface):
 
     def readReady() -> int | None:
         """
-        Empty the socket that READY comes on: one for each request.
+        Read what is on the socket that READY comes on: one for each request.
+        If very much is there, the rest is left for the next time.
 
         @return: how many requests have been announced; C{None} if that is not
             known, because announcements were lost.
@@ -118,7 +123,8 @@ class IHandshakeKernel(Interface):
     def discardStrays() -> int:
         """
         Empty the socket of ACCEPT and DONE, whose receive buffer must have
-        room for the next answer.
+        room for the next answer.  If very much is there, the rest is left for
+        the next time.
 
         @return: how many datagrams there were.
         """
@@ -131,10 +137,11 @@ class IHandshakeKernel(Interface):
             has to answer with L{done} and then close; C{None} if nothing is
             pending.
         @raise MalformedRequest: if the reply cannot be read; its descriptor
-            is the caller's all the same.
+            is the caller's all the same, and has to be answered.
         @raise OutOfDescriptors: if there is no room for one more descriptor;
             nothing was asked of the kernel.
-        @raise NetlinkError: if the kernel refuses.
+        @raise NetlinkError: if the kernel refuses, or if it cannot be told
+            what it says; a request is then answered already.
         """
 
     def done(

@@ -4,6 +4,10 @@ ACCEPT and DONE are asked and answered at once.
 
 They are apart because a reply to ACCEPT that does not fit into a receive
 buffer kills its request: READY must never fill that buffer.
+
+Only the kernel is believed.  Who may administer the network namespace, which can be
+the root of a container, can send to its netlink sockets: what comes from a port that is
+not the kernel's is dropped before anybody looks into it.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -19,7 +24,7 @@ from zope.interface import implementer
 
 from ktlsagent.errors import MalformedRequest, NetlinkError, OutOfDescriptors, StartError
 from ktlsagent.interfaces import IHandshakeKernel, INetlinkSocket
-from ktlsagent.netlinksocket import NETLINK_GENERIC, NetlinkSocket
+from ktlsagent.netlinksocket import KERNEL, NETLINK_GENERIC, NetlinkSocket
 from ktlsagent.protocols.handshakefamily import (
     BASE_DONE_ATTRIBUTES,
     FAMILY_NAME,
@@ -27,7 +32,7 @@ from ktlsagent.protocols.handshakefamily import (
     DoneAttribute,
     HandshakeCommand,
     HandshakeRequest,
-    findDescriptor,
+    findHeld,
     knownDoneAttributes,
     sendableTags,
 )
@@ -46,6 +51,11 @@ from ktlsagent.protocols.netlink import (
 from ktlsagent.protocols.quickmessages import encodeAccept, encodeDone, parseAccept
 
 _GROUPS_IN_PROC = 32
+
+_MOST_AT_ONCE = 512
+"""How many datagrams are read before others get their turn, who may send however fast."""
+
+_SEQUENCES = 2**32
 
 _NO_FAMILY = (
     "this kernel has no 'handshake' netlink family: expected Linux 6.5 or newer with "
@@ -84,7 +94,10 @@ class HandshakeNetlink:
         self._listenersFile = listenersFile
         self._adoptSocket = adoptSocket
         self._inherited = inherited
-        self._sequence = itertools.count(1)
+        self.foreign = 0
+        self.foreigner = KERNEL
+        # Nobody else is to know what an answer looks like.
+        self._sequence = itertools.count(int.from_bytes(os.urandom(4), sys.byteorder))
         self._family = Family(0, {})
         self._doneAttributes: frozenset[int] = BASE_DONE_ATTRIBUTES
         self._ready: INetlinkSocket | None = None
@@ -163,18 +176,18 @@ class HandshakeNetlink:
         """See L{IHandshakeKernel}."""
         ready = self._opened(self._ready)
         announced, lost = 0, False
-        while True:
+        for _ in range(_MOST_AT_ONCE):
             try:
-                ready.receive()
-                announced += 1
+                announced += self._receive(ready) is not None
             except BlockingIOError:
-                return None if lost else announced
+                break
             except OSError as error:
                 # The socket has to be emptied all the same, or the kernel
                 # goes on to drop what it announces.
                 if error.errno != errno.ENOBUFS:
                     raise NetlinkError("READY", error.errno or errno.EIO) from error
                 lost = True
+        return None if lost else announced
 
     def commandDescriptor(self) -> int:
         """See L{IHandshakeKernel}."""
@@ -184,28 +197,28 @@ class HandshakeNetlink:
         """See L{IHandshakeKernel}."""
         strays = 0
         with suppress(OSError):
-            while True:
-                self._opened(self._command).receive()
-                strays += 1
+            for _ in range(_MOST_AT_ONCE):
+                strays += self._receive(self._opened(self._command)) is not None
         return strays
 
     def accept(self) -> HandshakeRequest | None:
         """See L{IHandshakeKernel}."""
-        self._requireSpareDescriptor()
-        sequence = next(self._sequence)
-        reply = self._ask(encodeAccept(self._family.id, sequence), sequence, "ACCEPT")[0]
-        if reply.type == NLMSG_ERROR:
-            refusal = errorOf(reply, "ACCEPT")
-            if refusal is None or refusal.errno == errno.EAGAIN:
-                return None
-            raise refusal
+        spare = self._spareDescriptor()
+        sequence = self._nextSequence()
         try:
-            return parseAccept(reply)
-        except NetlinkError as error:
-            descriptor = findDescriptor(reply)
-            if descriptor is None:
-                raise
-            raise MalformedRequest(descriptor, str(error)) from error
+            reply = self._ask(encodeAccept(self._family.id, sequence), sequence, "ACCEPT")[0]
+            if reply.type != NLMSG_ERROR:
+                return _readRequest(reply)
+            refusal = errorOf(reply, "ACCEPT")
+        except NetlinkError:
+            self._refuseUnread(spare)
+            raise
+        if refusal is None:
+            self._refuseUnread(spare)
+            raise NetlinkError("ACCEPT", errno.EBADMSG, "an ACK in place of a reply")
+        if refusal.errno == errno.EAGAIN:
+            return None
+        raise refusal
 
     def done(
         self,
@@ -220,7 +233,7 @@ class HandshakeNetlink:
         if status or DoneAttribute.TAG not in self._doneAttributes:
             tags = ()
         sent = sendableTags(tags)
-        sequence = next(self._sequence)
+        sequence = self._nextSequence()
         request = encodeDone(
             self._family.id,
             sequence,
@@ -269,7 +282,7 @@ class HandshakeNetlink:
 
     def _getFamily(self) -> Family:
         """Resolve the family, which a kernel without the option does not have."""
-        sequence = next(self._sequence)
+        sequence = self._nextSequence()
         reply = self._ask(getFamily(FAMILY_NAME, sequence), sequence, "GETFAMILY")[0]
         if reply.type == NLMSG_ERROR:
             refusal = errorOf(reply, "GETFAMILY")
@@ -280,7 +293,7 @@ class HandshakeNetlink:
 
     def _getDoneAttributes(self) -> frozenset[int]:
         """Learn which attributes DONE takes; a kernel that cannot tell takes the oldest."""
-        sequence = next(self._sequence)
+        sequence = self._nextSequence()
         request = getPolicy(self._family.id, HandshakeCommand.DONE, sequence)
         *replies, end = self._ask(request, sequence, "GETPOLICY", dump=True)
         if errorOf(end, "GETPOLICY") is not None:
@@ -292,42 +305,94 @@ class HandshakeNetlink:
     ) -> list[Message]:
         """
         Send a request and take its answer, which the kernel has ready when
-        C{send} returns.
+        C{send} returns.  Whatever is before it is passed over.
 
         @return: the answer; for a dump all its messages, the last of which is
             its end or an error.
         """
         command = self._opened(self._command)
+        asked = sequence, command.portId()
         answers: list[Message] = []
+        found: NetlinkError | None = None
         try:
             command.send(request)
-            while True:
-                for message in splitMessages(command.receive()):
-                    if message.sequence != sequence:
-                        continue
-                    answers.append(message)
-                    if not dump or message.type in (NLMSG_ERROR, NLMSG_DONE):
-                        return answers
         except OSError as error:
-            number = error.errno or errno.EIO
-            if number == errno.EAGAIN:
-                raise NetlinkError(operation, errno.EPROTO, "the kernel did not answer") from error
-            raise NetlinkError(operation, number) from error
+            raise NetlinkError(operation, error.errno or errno.EIO) from error
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                messages = splitMessages(self._receive(command) or b"")
+            except BlockingIOError:
+                break
+            except OSError as error:
+                found = NetlinkError(operation, error.errno or errno.EIO)
+                continue
+            except NetlinkError as error:
+                found = error
+                continue
+            for message in messages:
+                if (message.sequence, message.port) != asked:
+                    continue
+                answers.append(message)
+                if not dump or message.type in (NLMSG_ERROR, NLMSG_DONE):
+                    return answers
+        raise found or NetlinkError(operation, errno.EPROTO, "the kernel did not answer")
 
-    def _requireSpareDescriptor(self) -> None:
+    def _nextSequence(self) -> int:
+        return next(self._sequence) % _SEQUENCES
+
+    def _receive(self, opened: INetlinkSocket) -> bytes | None:
+        """
+        Take a datagram.
+
+        @return: its octets; C{None} if it was not the kernel's.
+        @raise OSError: as L{INetlinkSocket.receive}.
+        """
+        data, sender = opened.receive()
+        if sender == KERNEL:
+            return data
+        self.foreign += 1
+        self.foreigner = sender
+        return None
+
+    def _spareDescriptor(self) -> int:
         """
         Ask for a request only if there is room for its socket: the kernel
         ends one that it cannot deliver with EIO.
+
+        @return: the lowest number that is free.
         """
         try:
-            os.close(os.dup(self.fileno()))
+            spare = os.dup(self.fileno())
         except OSError as error:
             raise OutOfDescriptors(
                 f"expected room for one more descriptor, found {error}; raise LimitNOFILE"
             ) from error
+        os.close(spare)
+        return spare
+
+    def _refuseUnread(self, spare: int) -> None:
+        """
+        Answer a request that was handed over in a reply from which its descriptor is
+        not to be learned: unless a thread was faster, it is the lowest that was free.
+        The kernel takes no answer for anything that is not a request's socket.
+        """
+        with suppress(NetlinkError):
+            self.done(spare, errno.EIO)
+            os.close(spare)
 
     @staticmethod
     def _opened(opened: INetlinkSocket | None) -> INetlinkSocket:
         if opened is None:
             raise NetlinkError("handshake family", errno.EBADF, "the sockets are not open")
         return opened
+
+
+def _readRequest(reply: Message) -> HandshakeRequest:
+    """Read a reply to ACCEPT, or find out at least what it has given us."""
+    try:
+        return parseAccept(reply)
+    except NetlinkError as error:
+        descriptor, keyring = findHeld(reply)
+        if descriptor is None:
+            raise
+        raise MalformedRequest(descriptor, str(error), keyring) from error

@@ -1,4 +1,4 @@
-"""A generic netlink socket: a new one, or one that another process has opened."""
+"""A generic netlink socket, a new one or one that another process has opened, and its reader."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ktlsagent.interfaces import INetlinkSocket
 
 NETLINK_GENERIC = 16
 """The netlink protocol of all families that have no number of their own."""
+
+KERNEL = 0
+"""The kernel's netlink port, which no process can have."""
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -31,7 +37,13 @@ _RECEIVE_SIZE = 2**16
 
 @implementer(INetlinkSocket)
 class NetlinkSocket:
-    """A real generic netlink socket, by default a new one of the current network namespace."""
+    """
+    A real generic netlink socket, by default a new one of the current network namespace.
+
+    It is connected to the kernel, which then refuses what another process sends to its
+    port (C{netlink_getsockbyportid} in C{net/netlink/af_netlink.c}): nobody can fill the
+    buffer that an answer needs.  What is sent to a multicast group still comes.
+    """
 
     def __init__(self, descriptor: int | None = None) -> None:
         """
@@ -40,13 +52,15 @@ class NetlinkSocket:
         """
         if descriptor is not None:
             self._socket = _inherited(descriptor)
+            self._socket.connect((KERNEL, 0))
             return
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
             NETLINK_GENERIC,
         )
-        self._socket.bind((0, 0))
+        # This gives it a port as well.
+        self._socket.connect((KERNEL, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
 
@@ -58,9 +72,10 @@ class NetlinkSocket:
         """See L{INetlinkSocket}."""
         self._socket.send(data)
 
-    def receive(self) -> bytes:
+    def receive(self) -> tuple[bytes, int]:
         """See L{INetlinkSocket}."""
-        return self._socket.recv(_RECEIVE_SIZE)
+        data, (sender, _groups) = self._socket.recvfrom(_RECEIVE_SIZE)
+        return data, sender
 
     def join(self, group: int) -> None:
         """See L{INetlinkSocket}.  The receive buffer is made large first."""
@@ -94,6 +109,39 @@ class NetlinkSocket:
     def close(self) -> None:
         """See L{INetlinkSocket}."""
         self._socket.close()
+
+
+@implementer(IReadDescriptor)
+class NetlinkReader:
+    """Tells when something comes on a netlink socket, or if nothing can any more."""
+
+    def __init__(
+        self, descriptor: int, readable: Callable[[], None], lost: Callable[[Failure], None]
+    ) -> None:
+        """
+        @param descriptor: the socket's.
+        @param readable: called whenever something has come.
+        @param lost: told why the reactor does not wait for it any more.
+        """
+        self._descriptor = descriptor
+        self._readable = readable
+        self._lost = lost
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """See L{IReadDescriptor}."""
+        return "netlink"
+
+    def doRead(self) -> None:
+        """See L{IReadDescriptor}."""
+        self._readable()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}."""
+        self._lost(reason)
 
 
 def _inherited(descriptor: int) -> socket.socket:

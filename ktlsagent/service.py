@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ktlsagent import __version__
 from ktlsagent.config import AgentConfig
@@ -31,6 +29,7 @@ from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
+from ktlsagent.netlinksocket import NetlinkReader
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.request import Agent, Upcall
@@ -56,30 +55,6 @@ _ACCEPT_REFUSED = (
     "expected to be allowed to accept handshake requests, found {}; the agent needs "
     "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
 )
-
-
-@implementer(IReadDescriptor)
-class _SocketReader:
-    """Tells the service when something comes on a netlink socket, or if nothing can any more."""
-
-    def __init__(
-        self, descriptor: int, readable: Callable[[], None], lost: Callable[[Failure], None]
-    ) -> None:
-        self._descriptor = descriptor
-        self._readable = readable
-        self._lost = lost
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def logPrefix(self) -> str:
-        return "netlink"
-
-    def doRead(self) -> None:
-        self._readable()
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._lost(reason)
 
 
 class AgentService(Service):
@@ -147,8 +122,9 @@ class AgentService(Service):
             adopt,
         )
         self._seldom = Seldom(reactor, self.log)
-        self._readers: list[_SocketReader] = []
+        self._readers: list[NetlinkReader] = []
         self._drainingAgain = False
+        self._foreign = 0
         self._idle: list[Deferred[None]] = []
 
     @property
@@ -181,7 +157,7 @@ class AgentService(Service):
             (self._kernel.fileno(), self._ready),
             (self._kernel.commandDescriptor(), self._strays),
         ):
-            reader = _SocketReader(descriptor, readable, self._deaf)
+            reader = NetlinkReader(descriptor, readable, self._deaf)
             self._readers.append(reader)
             self._reactor.addReader(reader)
         self._configured.start()
@@ -254,6 +230,7 @@ class AgentService(Service):
                 self._drain()
         except NetlinkError as error:
             self._giveUp(error)
+        self._tellForeign()
 
     def _look(self) -> None:
         """There is more to be done, but requests that have come meanwhile are taken first."""
@@ -262,10 +239,24 @@ class AgentService(Service):
 
     def _strays(self) -> None:
         """Something has come that was not an answer, which nobody can need."""
-        self.log.warn(
-            "dropped {count} netlink messages that nobody asked for",
-            count=self._kernel.discardStrays(),
-        )
+        strays = self._kernel.discardStrays()
+        if strays:
+            self._seldom.warn(
+                "dropped {count} netlink messages that nobody asked for", count=strays
+            )
+        self._tellForeign()
+
+    def _tellForeign(self) -> None:
+        """Say it if others than the kernel have sent something."""
+        if self._kernel.foreign != self._foreign:
+            self._foreign = self._kernel.foreign
+            self._seldom.warn(
+                "dropped netlink messages that are not the kernel's, {count} so far, the last one "
+                "from port {port} (mostly a process id): somebody who may administer this "
+                "network namespace sends them; look for that process",
+                count=self._foreign,
+                port=self._kernel.foreigner,
+            )
 
     def _drain(self) -> None:
         """
@@ -291,7 +282,9 @@ class AgentService(Service):
                 return
             except MalformedRequest as error:
                 self.log.error("a request cannot be read: {reason}", reason=str(error))
-                request = HandshakeRequest(error.descriptor, messageType=0, authMode=0)
+                request = HandshakeRequest(
+                    error.descriptor, messageType=0, authMode=0, keyring=error.keyring
+                )
             except NetlinkError as error:
                 if error.errno in _HOPELESS:
                     raise

@@ -20,7 +20,7 @@ from ktlsagent.protocols.handshakefamily import (
     MessageType,
     encodeAccept,
     encodeDone,
-    findDescriptor,
+    findHeld,
     knownDoneAttributes,
     parseAccept,
     sendableTags,
@@ -175,14 +175,14 @@ class RequestTests(SynchronousTestCase):
 
 
 class MalformedTests(SynchronousTestCase):
-    """Tests of L{parseAccept} and L{findDescriptor} with replies that cannot be read."""
+    """Tests of L{parseAccept} and L{findHeld} with replies that cannot be read."""
 
     def assertMalformed(self, message: Message, descriptor: int | None) -> None:
         """Check that a reply is malformed, and which descriptor is found in it."""
         error = self.assertRaises(NetlinkError, parseAccept, message)
         self.assertEqual(error.errno, errno.EBADMSG)
         self.assertIn("ACCEPT", str(error))
-        self.assertEqual(findDescriptor(message), descriptor)
+        self.assertEqual(findHeld(message)[0], descriptor)
 
     def test_withoutDescriptor(self) -> None:
         """A reply without a descriptor is none."""
@@ -195,30 +195,46 @@ class MalformedTests(SynchronousTestCase):
         self.assertMalformed(reply(s32(SOCKFD, 9), attribute(PEER_IDENTITY, b"")), 9)
 
     def test_attributeWithoutLength(self) -> None:
-        """An attribute of length 0 does not hide the descriptor, nor stop the search."""
-        message = reply(bytes(4), attribute(MESSAGE_TYPE, b"\1\0"), s32(SOCKFD, 9))
-        self.assertEqual(findDescriptor(message), 9)
+        """What is behind an attribute with a length that cannot be is nobody's descriptor."""
+        for broken in (bytes(4), bytes(8), struct.pack("=HHI", 999, 3, 1)):
+            self.assertEqual(findHeld(reply(broken, s32(SOCKFD, 9))), (None, None))
+            self.assertEqual(findHeld(reply(s32(SOCKFD, 9), broken, u32(KEYRING, 5))), (9, None))
+
+    def test_inAName(self) -> None:
+        """What looks like a descriptor in a name is none."""
+        name = attribute(PEERNAME, b"abcd" + s32(SOCKFD, 3) + u32(KEYRING, 4))
+        self.assertEqual(findHeld(reply(name, attribute(AUTH_MODE, b""))), (None, None))
+        self.assertEqual(findHeld(reply(s32(SOCKFD, 9), name, u32(KEYRING, 5))), (9, 5))
+
+    def test_keyring(self) -> None:
+        """The keyring is found; 0 is none, and there is no sign."""
+        message = reply(s32(SOCKFD, 9), u32(KEYRING, 0xFFFFFFFE), attribute(AUTH_MODE, b""))
+        self.assertMalformed(message, 9)
+        self.assertEqual(findHeld(message), (9, 0xFFFFFFFE))
+        self.assertEqual(findHeld(reply(s32(SOCKFD, 9), u32(KEYRING, 0))), (9, None))
 
     def test_shortDescriptor(self) -> None:
         """Half a descriptor is none."""
-        self.assertEqual(findDescriptor(reply(attribute(SOCKFD, b""))), None)
+        self.assertEqual(findHeld(reply(attribute(SOCKFD, b""))), (None, None))
+        self.assertEqual(findHeld(reply(attribute(SOCKFD, b"123456"))), (None, None))
 
     def test_negativeDescriptor(self) -> None:
-        """The search reads the descriptor as signed, as the kernel writes it."""
-        self.assertEqual(findDescriptor(reply(s32(SOCKFD, -1))), -1)
+        """A descriptor is signed, as the kernel writes it, but one below 0 is none."""
+        self.assertMalformed(reply(s32(SOCKFD, -1), u32(AUTH_MODE, 1)), None)
 
     def test_readableReplies(self) -> None:
         """The search finds in a good reply what the decoder finds."""
         for attributes in (NFS_CLIENT, NVME_HOST, NFS_CLIENT[::-1]):
             message = reply(*attributes)
-            self.assertEqual(findDescriptor(message), parseAccept(message).descriptor)
+            request = parseAccept(message)
+            self.assertEqual(findHeld(message), (request.descriptor, request.keyring))
 
     def test_everyTruncation(self) -> None:
         """Wherever a reply is cut behind its descriptor, the descriptor is found."""
         whole = reply(*NVME_HOST).data
         for end in range(16, len(whole)):
-            message = Message(FAMILY, 0, 5, struct.pack("=I", end) + whole[4:end])
-            self.assertEqual(findDescriptor(message), 11 if end >= 28 else None)
+            message = Message(FAMILY, 0, 5, 4711, struct.pack("=I", end) + whole[4:end])
+            self.assertEqual(findHeld(message)[0], 11 if end >= 28 else None)
             try:
                 self.assertEqual(parseAccept(message).descriptor, 11)
             except NetlinkError as error:
@@ -229,7 +245,8 @@ class MalformedTests(SynchronousTestCase):
     def test_anyOctets(self, attributes: bytes) -> None:
         """Whatever the attributes, only L{NetlinkError} is raised, and the search ends."""
         message = reply(attributes)
-        self.assertIsInstance(findDescriptor(message), int | None)
+        for held in findHeld(message):
+            self.assertIsInstance(held, int | None)
         self.checkTypes(message)
 
     @patient
@@ -240,7 +257,7 @@ class MalformedTests(SynchronousTestCase):
         octets = bytearray(reply(*NVME_HOST, *NFS_CLIENT[2:], nest).data)
         for position in data.draw(st.lists(st.integers(16, len(octets) - 1), max_size=6)):
             octets[position] = data.draw(st.integers(0, 255))
-        self.checkTypes(Message(FAMILY, 0, 5, bytes(octets)))
+        self.checkTypes(Message(FAMILY, 0, 5, 4711, bytes(octets)))
 
     def checkTypes(self, message: Message) -> None:
         """Check that what can be read has the types that are promised."""

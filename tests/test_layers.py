@@ -132,7 +132,7 @@ LAYERS: dict[str, str] = {
     ),
     "service": (
         "__init__ config configured credentials.latecontexts errors interfaces keyrings ktls "
-        "ledger netlink protocols request seldom sockets stepqueue"
+        "ledger netlink netlinksocket protocols request seldom sockets stepqueue"
     ),
     "watch": "interfaces notify",
     "lean": "",

@@ -8,6 +8,8 @@ import resource
 import select
 import socket
 import struct
+from collections.abc import Callable
+from itertools import count
 
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,9 +25,11 @@ from tests.support.fakekernel import (
     CLIENTHELLO,
     CTRL_CMD_GETFAMILY,
     FAMILY_ID,
+    FORGER,
     GENL_HEADER,
     GENL_ID_CTRL,
     NL_ATTR_TYPE_U32,
+    NLMSG_DONE,
     NLMSG_ERROR,
     NLMSG_HEADER,
     PSK,
@@ -41,11 +45,16 @@ from tests.support.fakekernel import (
 )
 
 
+def _instead(datagram: bytes, kind: int, payload: bytes, flags: int = 0) -> bytes:
+    """Build another answer in place of one."""
+    _length, _kind, _flags, sequence, port = NLMSG_HEADER.unpack_from(datagram)
+    return netlinkMessage(kind, flags, sequence, port, payload)
+
+
 def _refusal(datagram: bytes, number: int) -> bytes:
     """Build a refusal in place of an answer."""
-    _length, _kind, _flags, sequence, port = NLMSG_HEADER.unpack_from(datagram)
     payload = struct.pack("=i", -number) + bytes(NLMSG_HEADER.size)
-    return netlinkMessage(NLMSG_ERROR, 0x100, sequence, port, payload)
+    return _instead(datagram, NLMSG_ERROR, payload, 0x100)
 
 
 class _FakeKernelTestCase(SynchronousTestCase):
@@ -60,6 +69,9 @@ class _FakeKernelTestCase(SynchronousTestCase):
 
     def handOver(self, opened: INetlinkSocket) -> int:
         return opened.fileno()
+
+    def forge(self, datagram: bytes, port: int = 0) -> None:
+        self.fake.forge(datagram, port)
 
     def makeKernel(self, inherited: int | None = None) -> HandshakeNetlink:
         return HandshakeNetlink(
@@ -105,7 +117,7 @@ class HandshakeNetlinkStartTests(_FakeKernelTestCase):
     def test_familyMalformed(self) -> None:
         """A description of the family without its id is no answer."""
         head = GENL_HEADER.pack(1, 2, 0)
-        self.fake.filter = lambda _datagrams: [netlinkMessage(GENL_ID_CTRL, 0, 1, 0, head)]
+        self.fake.filter = lambda datagrams: [_instead(datagrams[0], GENL_ID_CTRL, head)]
         self.assertIn("found GETFAMILY: EBADMSG: malformed", self.openingFails())
 
     def test_brokenLengths(self) -> None:
@@ -195,9 +207,18 @@ class HandshakeNetlinkStartTests(_FakeKernelTestCase):
         self.assertEqual(list(kernel.otherListeners()), [])
 
     def test_staleAnswers(self) -> None:
-        """Answers to earlier questions are skipped."""
-        stale = netlinkMessage(GENL_ID_CTRL, 0, 0xFFFF, 0, GENL_HEADER.pack(3, 1, 0))
-        self.fake.filter = lambda datagrams: [stale, *(stale + each for each in datagrams), stale]
+        """Answers to earlier questions are skipped, and those to other ports."""
+
+        def add(datagrams: list[bytes]) -> list[bytes]:
+            _length, _kind, _flags, sequence, port = NLMSG_HEADER.unpack_from(datagrams[0])
+            numbers = ((sequence - 1) % 2**32, port), (sequence, port + 1), (sequence, 0)
+            stale = b"".join(
+                netlinkMessage(GENL_ID_CTRL, 0, number, asker, GENL_HEADER.pack(3, 1, 0))
+                for number, asker in numbers
+            )
+            return [stale, *(stale + each for each in datagrams), stale]
+
+        self.fake.filter = add
         kernel = self.makeKernel()
         kernel.open()
         self.addCleanup(kernel.close)
@@ -360,13 +381,135 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         error = self.assertRaises(NetlinkError, self.kernel.done, descriptor, 0)
         self.assertEqual((error.operation, error.errno), ("DONE", errno.EPERM))
 
+    def unreadable(self, replace: Callable[[bytes], list[bytes]]) -> NetlinkError:
+        """
+        Have a reply to ACCEPT replaced by something in which there is no descriptor,
+        and check that the request gets an answer all the same.
+
+        @param replace: makes of the reply what comes in its place.
+        @return: what L{HandshakeNetlink.accept} said.
+        """
+        self.listen()
+        upcall = self.queued()
+
+        def filter_(datagrams: list[bytes]) -> list[bytes]:
+            self.fake.filter = list
+            return replace(datagrams[0])
+
+        self.fake.filter = filter_
+        error: NetlinkError = self.assertRaises(NetlinkError, self.kernel.accept)
+        self.assertEqual(upcall.answers, [(errno.EIO, ())])
+        self.assertRaises(OSError, os.fstat, upcall.descriptor)
+        self.assertIsNone(self.kernel.accept())
+        self.accepted()
+        return error
+
+    def accepted(self) -> None:
+        """Check that the next request is accepted as if nothing had been."""
+        upcall = self.queued()
+        self.assertEqual(self.accept().descriptor, upcall.descriptor)
+
     def test_acknowledgedAccept(self) -> None:
         """An ACK in place of a reply to ACCEPT is no request."""
+        error = self.unreadable(lambda reply: [_refusal(reply, 0)])
+        self.assertIn("an ACK in place of a reply", str(error))
+
+    def test_cutReply(self) -> None:
+        """A reply that is cut off, wherever, is no request, and the request is answered."""
+        replies: list[bytes] = []
+
+        def cut(whole: bytes) -> list[bytes]:
+            replies.append(whole)
+            return [whole[:-1]]
+
+        self.assertEqual(self.unreadable(cut).errno, errno.EBADMSG)
+        for end in range(1, len(replies[0])):
+            self.kernel.close()
+            self.unreadable(lambda whole, end=end: [whole[:end]])  # type: ignore[misc]
+
+    def test_noReply(self) -> None:
+        """If nothing comes the request is answered, in case that there was one."""
+        self.assertEqual(self.unreadable(lambda _reply: []).errno, errno.EPROTO)
+
+    def test_notOurDescriptor(self) -> None:
+        """What a thread has opened where the request's socket was expected stays open."""
         self.listen()
-        self.queued()
-        self.fake.filter = lambda datagrams: [_refusal(datagrams[0], 0)]
+        opened: list[int] = []
+
+        def open_(datagrams: list[bytes]) -> list[bytes]:
+            if not opened:
+                opened.append(os.dup(self.connection().fileno()))
+            return []
+
+        self.fake.filter = open_
+        self.assertRaises(NetlinkError, self.kernel.accept)
+        os.close(opened[0])
+
+    def test_brokenBeforeReply(self) -> None:
+        """What cannot be read before the reply to ACCEPT does not keep it from being read."""
+        self.listen()
+        for broken in (b"", b"\0", bytes(16), NLMSG_HEADER.pack(99, FAMILY_ID, 0, 0, 0) + bytes(9)):
+            self.fake.filter = lambda datagrams, broken=broken: [broken, *datagrams]  # type: ignore[misc]
+            self.accepted()
+
+    def test_lostBeforeReply(self) -> None:
+        """That something was lost on its way (C{ENOBUFS}) does not lose a reply that has come."""
+        self.listen()
+        self.fake.sockets[0].deliver(None)
+        self.accepted()
+        self.fake.sockets[0].deliver(None)
         self.assertIsNone(self.kernel.accept())
-        os.close(self.fake.upcalls[0].descriptor or 0)
+
+    def test_forgedAnswers(self) -> None:
+        """Answers of another process are dropped, whatever they say."""
+        self.listen()
+        descriptor = self.connection().fileno()
+
+        def forge(datagrams: list[bytes]) -> list[bytes]:
+            answers = (
+                _refusal(datagrams[0], errno.EPERM),
+                _refusal(datagrams[0], 0),
+                _instead(datagrams[0], FAMILY_ID, GENL_HEADER.pack(2, 1, 0) + u32(1, descriptor)),
+                _instead(datagrams[0], NLMSG_DONE, bytes(4)),
+            )
+            for answer in answers:
+                self.fake.sockets[0].deliver(answer, FORGER)
+            return datagrams
+
+        self.fake.filter = forge
+        upcall = self.queued()
+        request = self.accept()
+        self.assertEqual(request.descriptor, upcall.descriptor)
+        self.kernel.done(request.descriptor, 0)
+        self.assertEqual(
+            (upcall.status, self.kernel.foreign, self.kernel.foreigner), (0, 8, FORGER)
+        )
+
+    def test_sequences(self) -> None:
+        """Each question has a number of its own, and the first is another for each agent."""
+        firsts = set()
+        for _agent in range(3):
+            numbers: list[int] = []
+
+            def note(datagrams: list[bytes], numbers: list[int] = numbers) -> list[bytes]:
+                numbers.append(NLMSG_HEADER.unpack_from(datagrams[0])[3])
+                return datagrams
+
+            self.fake.filter = note
+            kernel = self.makeKernel()
+            kernel.open()
+            kernel.listen()
+            kernel.accept()
+            kernel.close()
+            self.assertEqual(len(set(numbers)), len(numbers))
+            firsts.add(numbers[0])
+        self.assertGreater(len(firsts), 1)
+
+    def test_lastSequence(self) -> None:
+        """Behind the highest number comes 0."""
+        self.kernel._sequence = count(2**32 - 1)
+        self.listen()
+        self.assertIsNone(self.kernel.accept())
 
     def test_malformedReply(self) -> None:
         """The descriptor of a reply that cannot be read is known, so that it can be answered."""
@@ -374,21 +517,29 @@ class HandshakeNetlinkTests(_FakeKernelTestCase):
         self.listen()
         error = self.assertRaises(MalformedRequest, self.kernel.accept)
         self.assertEqual(error.descriptor, upcall.descriptor)
+        self.assertIsNone(error.keyring)
         self.assertIn("ACCEPT: EBADMSG: malformed", str(error))
         self.kernel.done(error.descriptor, errno.EIO)
         self.assertEqual(upcall.status, errno.EIO)
         os.close(error.descriptor)
 
-    def test_replyWithoutDescriptor(self) -> None:
-        """A reply without a descriptor is nothing that could be answered."""
+    def test_malformedReplyWithKeyring(self) -> None:
+        """The keyring that was linked for it is known as well."""
+        self.fake.queue(self.connection(), keyring=4711, more=attribute(6, b""))
         self.listen()
-        reply = GENL_HEADER.pack(2, 1, 0) + u32(3, 1)
-        header = NLMSG_HEADER.unpack_from
-        self.fake.filter = lambda datagrams: [
-            netlinkMessage(FAMILY_ID, 0, header(datagrams[0])[3], 0, reply)
-        ]
-        error = self.assertRaises(NetlinkError, self.kernel.accept)
-        self.assertEqual(error.errno, errno.EBADMSG)
+        error = self.assertRaises(MalformedRequest, self.kernel.accept)
+        self.assertEqual(error.keyring, 4711)
+        os.close(error.descriptor)
+
+    def test_replyWithoutDescriptor(self) -> None:
+        """A request is answered also if its reply has no descriptor, or one that is none."""
+        for attributes in (u32(3, 1), u32(1, -1) + u32(3, 1), u32(1, -1), b"\0" * 9):
+            self.kernel.close()
+            payload = GENL_HEADER.pack(2, 1, 0) + attributes
+            error = self.unreadable(
+                lambda reply, payload=payload: [_instead(reply, FAMILY_ID, payload)]  # type: ignore[misc]
+            )
+            self.assertEqual(error.errno, errno.EBADMSG)
 
     def test_answerLost(self) -> None:
         """An answer that cannot be received is an error of its question."""
@@ -643,7 +794,8 @@ class NetlinkSocketTests(SynchronousTestCase):
         """The kernel's answer is there when C{send} returns, for our port."""
         payload = GENL_HEADER.pack(CTRL_CMD_GETFAMILY, 1, 0) + string(2, b"nlctrl")
         self.socket.send(netlinkMessage(GENL_ID_CTRL, 1, 77, 0, payload))
-        answer = self.socket.receive()
+        answer, sender = self.socket.receive()
+        self.assertEqual(sender, 0)
         self.assertEqual(NLMSG_HEADER.unpack_from(answer)[3:], (77, self.socket.portId()))
         self.assertIn(string(2, b"nlctrl"), answer)
         self.assertRaises(BlockingIOError, self.socket.receive)
@@ -652,7 +804,7 @@ class NetlinkSocketTests(SynchronousTestCase):
         """A refusal does not echo the request's payload."""
         payload = GENL_HEADER.pack(CTRL_CMD_GETFAMILY, 1, 0) + string(2, b"no-such-name")
         self.socket.send(netlinkMessage(GENL_ID_CTRL, 1, 78, 0, payload))
-        answer = self.socket.receive()
+        answer, _sender = self.socket.receive()
         self.assertEqual(struct.unpack_from("=i", answer, 16), (-errno.ENOENT,))
         self.assertNotIn(b"no-such-name", answer)
 

@@ -106,7 +106,7 @@ class SplitMessagesTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """A datagram with one message gives that message."""
-        self.assertEqual(splitMessages(FAMILY), [Message(16, 0, 7, FAMILY)])
+        self.assertEqual(splitMessages(FAMILY), [Message(16, 0, 7, 30647, FAMILY)])
 
     def test_several(self) -> None:
         """The parts of a dump come out one by one."""
@@ -232,7 +232,7 @@ class ErrorTests(SynchronousTestCase):
         """Whatever comes, it is an ACK, a refusal or malformed, and the number is positive."""
         data = struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload
         try:
-            error = errorOf(Message(kind, flags, 1, data), "ask")
+            error = errorOf(Message(kind, flags, 1, 0, data), "ask")
         except NetlinkError as failure:
             error = failure
         if error is not None:
@@ -350,7 +350,7 @@ class PolicyTests(SynchronousTestCase):
             octets = bytearray(part.data)
             for position in data.draw(st.lists(st.integers(16, len(octets) - 1), max_size=4)):
                 octets[position] = data.draw(st.integers(0, 255))
-            messages.append(Message(part.type, part.flags, part.sequence, bytes(octets)))
+            messages.append(Message(part.type, part.flags, part.sequence, part.port, bytes(octets)))
         try:
             attributes = parsePolicy(messages, 3)
         except NetlinkError:

@@ -106,7 +106,7 @@ class ReplyTests(SynchronousTestCase):
         octets = bytearray(reply(*NFS_CLIENT, u32(TIMEOUT, 7), u32(KEYRING, 0xFFFFFFFE)).data)
         for position in data.draw(st.lists(st.integers(16, len(octets) - 1), max_size=4)):
             octets[position] = data.draw(st.integers(0, 255))
-        self.assertAgreed(Message(FAMILY, 0, 5, bytes(octets)))
+        self.assertAgreed(Message(FAMILY, 0, 5, 4711, bytes(octets)))
 
     def test_agreedAboutCuts(self) -> None:
         """Both decoders say the same about a good reply wherever it is cut."""
@@ -114,7 +114,7 @@ class ReplyTests(SynchronousTestCase):
             whole = reply(*attributes).data
             for end in range(20, len(whole) + 1):
                 cut = struct.pack("=I", end) + whole[4:end]
-                self.assertAgreed(Message(FAMILY, 0, 5, cut))
+                self.assertAgreed(Message(FAMILY, 0, 5, 4711, cut))
 
     def test_repeated(self) -> None:
         """What is there twice counts as pyroute2 counts it: the first one."""

@@ -17,7 +17,7 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
-from tests.support.fakekernel import SERVERHELLO
+from tests.support.fakekernel import FORGER, SERVERHELLO, attribute
 
 
 class StartTests(AgentTestCase):
@@ -152,10 +152,48 @@ class DrainTests(AgentTestCase):
         command = next(opened for opened in self.kernel.sockets if not opened.joined)
         command.deliver(b"what is this")
         self.reactor.settle()
-        self.assertEqual(len(self.logged("dropped 1 netlink messages")), 1)
+        command.deliver(b"and this")
+        self.reactor.settle()
+        self.assertEqual(len(self.logged("netlink messages that nobody asked for")), 1)
         upcall, client = self.serve()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
+
+    def test_forged(self) -> None:
+        """
+        What others than the kernel send is dropped, on both sockets, and said once in a
+        minute; nothing is asked of the kernel for it.
+        """
+        agent = self.start()
+        asked: list[object] = []
+        self.patch(agent._kernel, "accept", lambda: asked.append(None))
+        for opened in self.kernel.sockets:
+            for _number in range(700):
+                opened.deliver(b"what is this", FORGER)
+        self.reactor.settle()
+        self.assertEqual(asked, [])
+        (line,) = self.logged("not the kernel's")
+        self.assertIn("512 so far, the last one from port 4711", line)
+        self.assertEqual(self.logged("nobody asked for"), [])
+        self.reactor.advance(60)
+        self.kernel.forge(b"again")
+        self.reactor.settle()
+        self.assertIn("1401 so far", self.logged("not the kernel's")[1])
+        self.assertTrue(agent.running)
+
+    def test_unreadableRequest(self) -> None:
+        """A request that cannot be read is refused, and its keyring given back."""
+        agent = self.start()
+        ring = self.keyrings.addKeyring("a ring")
+        self.kernel._linkKeyring = self.keyrings.link
+        upcall, _far = self.ask(SERVERHELLO, keyring=ring, more=attribute(6, b""))
+        self.reactor.turn()
+        self.assertEqual(len(self.logged("a request cannot be read")), 1)
+        self.assertEqual(list(self.keyrings.linked()), [ring])
+        self.reactor.turn(5)
+        self.assertEqual(upcall.status, errno.EOPNOTSUPP)
+        self.assertEqual(list(self.keyrings.linked()), [])
+        self.assertTrue(agent.ledger.balanced())
 
     def test_requestThatCannotBeHandedOver(self) -> None:
         """A request that the kernel ends itself does not keep the next ones from being served."""

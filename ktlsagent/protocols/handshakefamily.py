@@ -5,7 +5,7 @@ C{Documentation/netlink/specs/handshake.yaml}): READY, ACCEPT and DONE.
 
 from __future__ import annotations
 
-import sys
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -32,8 +32,14 @@ _MOST_TAGS = 64
 """C{HANDSHAKE_MAX_SESSIONTAGS}: of more the kernel takes the first ones."""
 
 _LONGEST_TAG = 255
+
+_NUMBER = struct.Struct("=HHi")
+"""A C{struct nlattr} and a number."""
+
+_HEADER_SIZE = 4
 _FAMILY_VERSION = 1
 _SOCKFD = 1
+_KEYRING = 9
 
 
 class HandshakeCommand(IntEnum):
@@ -181,8 +187,8 @@ def parseAccept(message: Message) -> HandshakeRequest:
         reply = acceptmsg(message.data)
         reply.decode()
         descriptor = _number(reply, "HANDSHAKE_A_ACCEPT_SOCKFD")
-        if descriptor is None:
-            raise ValueError("no descriptor")
+        if descriptor is None or descriptor < 0:
+            raise ValueError(f"a descriptor of {descriptor}")
         nest = reply.get_attr("HANDSHAKE_A_ACCEPT_CERTIFICATE") or acceptmsg.x509()
         name = reply.get_attr("HANDSHAKE_A_ACCEPT_PEERNAME")
         identities = reply.get_attrs("HANDSHAKE_A_ACCEPT_PEER_IDENTITY")
@@ -212,22 +218,29 @@ def _requireNumber(value: object) -> int:
     return value
 
 
-def findDescriptor(message: Message) -> int | None:
+def findHeld(message: Message) -> tuple[int | None, int | None]:
     """
-    Find the descriptor in a reply to ACCEPT that could not be read otherwise,
-    so that it can be answered and closed.
+    Find what we were given with a reply to ACCEPT that could not be read otherwise,
+    so that it can be answered and given back.
+
+    What is behind an attribute with a length that cannot be is not looked at: a
+    descriptor that is not the request's must not be closed.
 
     @param message: the family's message.
-    @return: the descriptor, or C{None} if it is not to be found.
+    @return: descriptor and keyring; C{None} for what is not to be found.
     """
+    found: dict[int, int] = {}
     data = message.data[HEADER.size + GENERIC_HEADER.size :]
-    while len(data) >= 8:  # noqa: PLR2004 - an attribute's header and an s32
-        length = int.from_bytes(data[:2], sys.byteorder)
-        kind = int.from_bytes(data[2:4], sys.byteorder)
-        if kind == _SOCKFD:
-            return int.from_bytes(data[4:8], sys.byteorder, signed=True)
-        data = data[max((length + 3) & ~3, 4) :]
-    return None
+    while len(data) >= _NUMBER.size:
+        length, kind, value = _NUMBER.unpack_from(data)
+        if not _HEADER_SIZE <= length <= len(data):
+            break
+        if length == _NUMBER.size:
+            found.setdefault(kind, value)
+        data = data[(length + 3) & ~3 :]
+    descriptor = found.get(_SOCKFD, -1)
+    keyring = found.get(_KEYRING, 0) % 2**32
+    return descriptor if descriptor >= 0 else None, keyring or None
 
 
 def knownDoneAttributes(policy: Mapping[int, int]) -> frozenset[DoneAttribute]:

@@ -60,12 +60,14 @@ class Message:
     @ivar type: C{nlmsg_type}: a family's id, L{NLMSG_ERROR} or L{NLMSG_DONE}.
     @ivar flags: C{nlmsg_flags}.
     @ivar sequence: C{nlmsg_seq}: the request's, in an answer.
+    @ivar port: C{nlmsg_pid}: the port that asked, in an answer.
     @ivar data: the whole message, header included.
     """
 
     type: int
     flags: int
     sequence: int
+    port: int
     data: bytes
 
 
@@ -104,16 +106,16 @@ def splitMessages(data: bytes) -> list[Message]:
 
     @param data: what one C{recv} on a netlink socket gave.
     @return: the messages; the last one may lack its padding.
-    @raise NetlinkError: if the lengths do not add up.
+    @raise NetlinkError: if the lengths do not add up, as in a datagram that was cut off.
     """
     messages = []
     while data:
         if len(data) < HEADER.size:
             raise NetlinkError("netlink message", errno.EBADMSG, "shorter than its header")
-        length, kind, flags, sequence, _port = HEADER.unpack_from(data)
+        length, kind, flags, sequence, port = HEADER.unpack_from(data)
         if not HEADER.size <= length <= len(data):
             raise NetlinkError("netlink message", errno.EBADMSG, f"a length of {length}")
-        messages.append(Message(kind, flags, sequence, data[:length]))
+        messages.append(Message(kind, flags, sequence, port, data[:length]))
         data = data[_aligned(length) :]
     return messages
 

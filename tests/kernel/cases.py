@@ -265,6 +265,21 @@ def _starts() -> Iterator[Case]:
         ("lostReady", "READYs that are lost are noticed, and no request is lost with them."),
     ):
         yield Case(function, expectation, f"starting.{function}", olderKernel=True)
+    for workers in ("1", "2"):
+        yield Case(
+            camel("forged", "to", workers),
+            f"What others than the kernel send to an agent of {workers} is dropped, however much "
+            "it is, and mounts are served meanwhile.",
+            "forging.whileMounting",
+            {"workers": workers},
+            olderKernel=True,
+        )
+    yield Case(
+        "forgedByTenantsRoot",
+        "The root of a user namespace, to which the agent's network belongs, cannot end the agent.",
+        "forging.tenantsRoot",
+        olderKernel=True,
+    )
     yield Case(
         "fakesVerified",
         "The tests of the fakes hold on the real kernel as well.",

@@ -6,6 +6,7 @@ which no agent listens, by C{python3 -m twisted.trial tests.kernel.real}.
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 import keyutils
@@ -16,7 +17,7 @@ from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
-from ktlsagent.netlinksocket import NetlinkSocket
+from ktlsagent.netlinksocket import NETLINK_GENERIC, NetlinkSocket
 from tests.support import keyringstests, ktlstests, netlinktests
 
 
@@ -29,6 +30,21 @@ class RealHandshakeKernelTests(netlinktests.HandshakeKernelTestsMixin, Synchrono
     def handOver(self, opened: INetlinkSocket) -> int:
         assert isinstance(opened, NetlinkSocket)
         return opened._socket.detach()
+
+    def forge(self, datagram: bytes, port: int = 0) -> None:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as forger:
+            forger.bind((0, 0))
+            group = 0 if port else 1 << (self.group() - 1)
+            forger.sendto(datagram, (port, group))
+
+    def group(self) -> int:
+        """
+        @return: the number of the agents' group.
+        """
+        kernel = HandshakeNetlink()
+        kernel.open()
+        kernel.close()
+        return kernel._family.groups["tlshd"]
 
     def makeKernel(self, inherited: int | None = None) -> HandshakeNetlink:
         return HandshakeNetlink(inherited=inherited)

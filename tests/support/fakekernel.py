@@ -54,6 +54,9 @@ UNAUTH = 1
 PSK = 2
 X509 = 3
 
+FORGER = 4711
+"""The port of another process."""
+
 FAMILY_ID = 28
 TLSHD_GROUP = 7
 """As found on a kernel 7.2; both are dynamic."""
@@ -211,6 +214,9 @@ class FakeNetlinkSocket:
     A netlink socket of L{FakeHandshakeKernel}; its descriptor is real, and
     readable while something is queued.
 
+    Only the kernel can send to its port, as to that of a socket that is connected to
+    the kernel; anybody can send to a group that it has joined.
+
     @ivar joined: the multicast groups that it has joined.
     @ivar cookie: its network namespace; if it is negative, the kernel does not tell.
     """
@@ -224,7 +230,7 @@ class FakeNetlinkSocket:
         self.cookie = 1
         self._kernel = kernel
         self._port = port
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes | None, int]] = deque()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
@@ -235,18 +241,18 @@ class FakeNetlinkSocket:
         for datagram in self._kernel.answer(data, self._port):
             self.deliver(datagram)
 
-    def receive(self) -> bytes:
+    def receive(self) -> tuple[bytes, int]:
         self._requireOpen()
         if self._kernel.readError is not None:
             raise OSError(self._kernel.readError, os.strerror(self._kernel.readError))
         if not self._queue:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        datagram = self._queue.popleft()
+        datagram, sender = self._queue.popleft()
         if not self._queue:
             os.eventfd_read(self._event)
-        if not datagram:
+        if datagram is None:
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-        return datagram
+        return datagram, sender
 
     def join(self, group: int) -> None:
         self._requireOpen()
@@ -275,15 +281,16 @@ class FakeNetlinkSocket:
             self._event = -1
             self._kernel.closed(self)
 
-    def deliver(self, datagram: bytes) -> None:
+    def deliver(self, datagram: bytes | None, sender: int = 0) -> None:
         """
         Queue a datagram.
 
-        @param datagram: its octets; none at all stands for C{ENOBUFS}.
+        @param datagram: its octets; C{None} stands for C{ENOBUFS}.
+        @param sender: its sender's port; by default the kernel's.
         """
         if not self._queue:
             os.eventfd_write(self._event, 1)
-        self._queue.append(datagram)
+        self._queue.append((datagram, sender))
 
     def _requireOpen(self) -> None:
         if self._event < 0:
@@ -421,7 +428,19 @@ class FakeHandshakeKernel:
 
     def loseHints(self) -> None:
         """Drop a READY, as for a receive buffer that is full."""
-        self._multicast(b"")
+        self._multicast(None)
+
+    def forge(self, datagram: bytes, port: int = 0) -> None:
+        """
+        Send something as another process.
+
+        @param datagram: what, at least one octet.
+        @param port: whom to; by default all that have joined the group.
+        @raise OSError: if that is not possible.
+        """
+        if port:
+            raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        self._multicast(datagram, FORGER)
 
     def listenersChanged(self) -> None:
         """Write the file like C{/proc/net/netlink} again."""
@@ -590,10 +609,10 @@ class FakeHandshakeKernel:
                 return upcall
         raise Refusal(errno.EBUSY)
 
-    def _multicast(self, datagram: bytes) -> None:
+    def _multicast(self, datagram: bytes | None, sender: int = 0) -> None:
         for opened in self.sockets:
             if self.groups.get("tlshd") in opened.joined:
-                opened.deliver(datagram)
+                opened.deliver(datagram, sender)
 
 
 def _validate(kind: int | None, payload: bytes) -> None:

@@ -43,7 +43,7 @@ def reply(*attributes: bytes) -> Message:
     """Build a reply to ACCEPT: HANDSHAKE_CMD_ACCEPT is 2, the family's version 1."""
     body = struct.pack("=BBH", 2, 1, 0) + b"".join(attributes)
     data = struct.pack("=IHHII", 16 + len(body), FAMILY, 0, 5, 4711) + body
-    return Message(FAMILY, 0, 5, data)
+    return Message(FAMILY, 0, 5, 4711, data)
 
 
 NFS_CLIENT = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
+from itertools import product
 
 from twisted.logger import capturedLogs, eventAsText
 from zope.interface.verify import verifyObject
@@ -13,6 +15,19 @@ from ktlsagent.errors import NetlinkError
 from ktlsagent.interfaces import IHandshakeKernel, INetlinkSocket
 from ktlsagent.netlink import HandshakeNetlink
 from tests.support.mixin import TestsMixin
+
+_HEADER = struct.Struct("=IHHII")
+
+FORGED = (
+    _HEADER.pack(28, 28, 0, 0, 0) + b"\1\1\0\0\x08\0\2\0\1\0\0\0",
+    _HEADER.pack(28, 28, 0, 1, 0) + b"\2\1\0\0\x08\0\1\0\0\0\0\0",
+    *(_HEADER.pack(36, 2, 0, sequence, 0) + b"\xff" * 4 + bytes(16) for sequence in (1, 2, 3)),
+    _HEADER.pack(20, 3, 0, 1, 0) + bytes(4),
+    b"\0",
+    b"\xff" * 16,
+    _HEADER.pack(70000, 28, 0, 0, 0) + bytes(69984),
+)
+"""READY, a reply to ACCEPT, EPERM, a dump's end, and what is no message at all."""
 
 
 class HandshakeKernelTestsMixin(TestsMixin):
@@ -41,6 +56,16 @@ class HandshakeKernelTestsMixin(TestsMixin):
 
         @param opened: the socket.
         @return: its descriptor.
+        """
+        raise NotImplementedError
+
+    def forge(self, datagram: bytes, port: int = 0) -> None:
+        """
+        Send something as another process that may administer the network namespace.
+
+        @param datagram: what, at least one octet.
+        @param port: whom to; by default all that have joined the agents' group.
+        @raise OSError: if that is not possible.
         """
         raise NotImplementedError
 
@@ -225,6 +250,49 @@ class HandshakeKernelTestsMixin(TestsMixin):
             kernel.listen()
         (event,) = events
         self.assertIn("expected a netlink socket of this network namespace", eventAsText(event))
+
+    def test_nobodyElseCanAnswer(self) -> None:
+        """What another process sends to one of our ports is refused, and nothing comes of it."""
+        kernel = self.listening()
+        opened = self.openSocket()
+        self.addCleanup(opened.close)
+        ports = [opened.portId()]
+        ports += [kernel._opened(each).portId() for each in (kernel._ready, kernel._command)]
+        for port, datagram in product(ports, FORGED):
+            error = self.assertRaises(OSError, self.forge, datagram, port)
+            self.assertEqual(error.errno, errno.ECONNREFUSED)
+        self.assertRaises(BlockingIOError, opened.receive)
+        self.assertEqual((kernel.readReady(), kernel.discardStrays(), kernel.foreign), (0, 0, 0))
+
+    def test_inheritedHearsTheKernelOnly(self) -> None:
+        """That holds of a socket that was open before, too."""
+        opened = self.openSocket()
+        opened.join(self.listening()._family.groups["tlshd"])
+        port = opened.portId()
+        self.listening(self.handOver(opened))
+        self.assertRaises(ConnectionRefusedError, self.forge, FORGED[0], port)
+
+    def test_nobodyElseCanAnnounce(self) -> None:
+        """What another process sends to the agents' group is no READY; it is counted."""
+        kernel = self.listening()
+        for datagram in FORGED:
+            self.forge(datagram)
+        self.assertEqual(kernel.readReady(), 0)
+        self.assertEqual(kernel.foreign, len(FORGED))
+        self.assertNotEqual(kernel.foreigner, 0)
+        self.assertEqual(kernel.discardStrays(), 0)
+        self.assertIsNone(kernel.accept())
+
+    def test_flood(self) -> None:
+        """Whoever sends more than we read keeps us busy for a while, but not for ever."""
+        kernel = self.listening()
+        for _number in range(1200):
+            self.forge(FORGED[0])
+        self.assertEqual(kernel.readReady(), 0)
+        self.assertEqual(kernel.foreign, 512)
+        self.assertIsNone(kernel.accept())
+        self.assertEqual((kernel.readReady(), kernel.foreign), (0, 1024))
+        self.assertEqual((kernel.readReady(), kernel.foreign), (0, 1200))
 
     def test_leave(self) -> None:
         """After leaving, requests can still be answered, but none be accepted."""

@@ -46,6 +46,7 @@ class Host:
     """
 
     namespaces: tuple[str, ...] = ("--net", "--mount", "--uts")
+    hold = _HOLD
 
     def __init__(self, name: str) -> None:
         """
@@ -53,7 +54,7 @@ class Host:
         """
         self.name = name
         self._holder = subprocess.Popen(
-            ["unshare", *self.namespaces, "--propagation", "private", "sh", "-c", _HOLD],
+            ["unshare", *self.namespaces, "--propagation", "private", "sh", "-c", self.hold],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )

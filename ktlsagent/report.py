@@ -6,7 +6,6 @@ import errno
 import json
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -165,7 +164,7 @@ class Report:
     def _certificate(self) -> tuple[str | None, str | None]:
         """Subject and fingerprint of the peer's certificate, also of one that was refused."""
         if self.session is not None and self.session.peerCertificate is not None:
-            return _describedAgain(self.session.peerCertificate)
+            return _described(self.session.peerCertificate)
         if self.engine is not None and self.engine.presentedCertificate is not None:
             return _described(self.engine.presentedCertificate)
         return None, None
@@ -194,7 +193,3 @@ def _quoted(value: str) -> str:
 def _described(certificate: x509.Certificate) -> tuple[str, str]:
     """Say whose a certificate is, and which: its subject and its fingerprint."""
     return describeSubject(certificate), certificate.fingerprint(SHA256()).hex()
-
-
-_describedAgain = lru_cache(maxsize=256)(_described)
-"""The same for certificates of peers that are let in, who come back."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from cryptography import x509
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
@@ -46,6 +47,7 @@ from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
 from ktlsagent.keyrings import RequestKeyrings
 from ktlsagent.keys import RequestKeys
 from ktlsagent.ledger import Ledger
+from ktlsagent.peers.peerrules import remember
 from ktlsagent.policy import Served
 from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshake import HandshakeProtocol
@@ -152,6 +154,7 @@ class Upcall:
         status = errno.EIO
         remoteAuth: Sequence[int] = ()
         tags: Sequence[str] = ()
+        admitted: Sequence[x509.Certificate] = ()
         keyrings = self._agent.keyrings
         if self._request.keyring is not None:
             self._rings.append(keyrings.hold(self._request.keyring))
@@ -174,6 +177,7 @@ class Upcall:
                 session = await self._handshake(engine, transport, turn)
             status, remoteAuth = 0, policy.remoteAuth(session)
             tags = self._report.tags = served.tags(session.peerCertificate)
+            admitted = session.peerChain
         except Exception as error:  # noqa: BLE001 - whatever it is, the kernel gets its answer
             status = statusOf(error)
             self._report.failed(error)
@@ -182,6 +186,7 @@ class Upcall:
         finally:
             self._answer(status, remoteAuth, tags)
             self._report.write(self.log, status, self._agent.reactor.seconds())
+        remember(admitted)
 
     async def _comes(self, turn: Turn, transport: UpcallTransport) -> None:
         """Wait until it is our turn, and see whether that is still of use."""

@@ -12,7 +12,6 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IWriteDescriptor
@@ -383,7 +382,6 @@ def _endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
     return Endpoint(_address(host), port)
 
 
-@lru_cache(maxsize=1024)
 def _address(host: str) -> Address:
     """Read an address; an IPv4-mapped one is an IPv4 address."""
     address = ipaddress.ip_address(host)

@@ -16,9 +16,11 @@ from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import HandshakeError, PeerRejected
-from ktlsagent.peers.peerrules import judgeChain, pinOf
+from ktlsagent.peers import peerrules
+from ktlsagent.peers.peerrules import judgeChain, pinOf, remember
 from ktlsagent.profiles import Trust
 from ktlsagent.protocols import openssl
+from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine
@@ -182,12 +184,17 @@ class StrengthTests(JudgeTestCase):
     def test_strengthComesFirst(self) -> None:
         """A certificate with several flaws is refused for the first of strength, purpose, pin."""
         chain = [certificateFor(certificates.rsaKey(2048))]
-        trust = Trust(stores=(), rsaBits=3072, rpcPurpose=Demand.REQUIRE, pins=NO_CA.pins)
+        trust = Trust(rsaBits=3072, rpcPurpose=Demand.REQUIRE, pins=NO_CA.pins)
         self.assertEqual(self.refusal(chain, trust).code, "weak-certificate")
         trust = replace(trust, rsaBits=2048)
         self.assertEqual(self.refusal(chain, trust).code, "wrong-key-purpose")
         trust = replace(trust, rpcPurpose=Demand.ACCEPT)
         self.assertEqual(self.refusal(chain, trust).code, "pin-mismatch")
+
+    def test_pinComesFirstAlone(self) -> None:
+        """Where pins alone say who somebody is, nothing of a stranger is read before them."""
+        broken = self.broken("sha1")
+        self.assertEqual(self.refusal([broken], NO_CA).code, "pin-mismatch")
 
 
 class PurposeTests(JudgeTestCase):
@@ -459,6 +466,45 @@ class UnreadableTests(JudgeTestCase):
                 error.code,
                 ("certificate-invalid", "weak-certificate", "wrong-key-purpose", "pin-mismatch"),
             )
+
+
+class RememberedTests(JudgeTestCase):
+    """What is known of those who were let in is looked up."""
+
+    def setUp(self) -> None:
+        self.known: BoundedCache[bytes, object] = BoundedCache(100_000)
+        self.patch(peerrules, "_known", self.known)
+
+    def test_sameVerdicts(self) -> None:
+        """Whether somebody is remembered makes no difference to the verdict."""
+        root = certificates.authority().certificate
+        chains = [
+            [certificateFor(certificates.rsaKey(1024)), root],
+            [certificates.clientOnly().certificate, root],
+            [certificates.server().certificate, root],
+        ]
+        for role in Role:
+            for purpose in Demand:
+                trust = Trust(rpcPurpose=purpose)
+                before = [str(judgeChain(chain, role, trust)) for chain in chains]
+                for chain in chains:
+                    remember(chain)
+                after = [str(judgeChain(chain, role, trust)) for chain in chains]
+                self.assertEqual(before, after)
+        self.assertEqual(len(self.known._entries), 4)
+
+    def test_judgingKeepsNothing(self) -> None:
+        """To be judged, even well, is not to be let in."""
+        self.assertGood(
+            [certificates.server().certificate, certificates.authority().certificate], Trust()
+        )
+        self.assertEqual(self.known.octets, 0)
+
+    def test_manyPurposes(self) -> None:
+        """What somebody has written into a certificate counts with its length."""
+        many = [ObjectIdentifier(f"1.2.3.{number}") for number in range(300)]
+        remember([certificates.authority().issue("many.lab", purposes=many).certificate])
+        self.assertGreater(self.known.octets, 300 * 100)
 
 
 _BASES = [

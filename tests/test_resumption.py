@@ -305,7 +305,7 @@ class JudgedAgainTests(ResumptionTestCase):
     def test_forgottenByTheServer(self) -> None:
         """A ticket that OpenSSL could read, but we do not know, gets a full handshake."""
         self.again(False)
-        self.serverTickets._issued.clear()
+        self.serverTickets._issued._entries.clear()
         self.again(False)
 
     def test_anotherCertificate(self) -> None:

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.protocols import tickets
+from ktlsagent.protocols.boundedcache import ENTRY_OCTETS
 from ktlsagent.protocols.tickets import (
     LIFETIME_SECONDS,
     MOST_HELD,
@@ -153,7 +154,8 @@ class TicketsTests(SynchronousTestCase):
 
     def test_issuedAreBounded(self) -> None:
         """The oldest tickets are forgotten if there are too many."""
-        self.patch(tickets, "_MOST_ISSUED", 2)
+        self.patch(tickets, "_MOST_OCTETS", 3 * ENTRY_OCTETS - 1)
+        self.tickets = Tickets((), self.clock)
         for identity in (b"a", b"b", b"c"):
             self.tickets.issue(identity, Issued(PROOF, identity))
         self.assertIsNone(self.tickets.redeem([b"a"]))
@@ -188,7 +190,8 @@ class TicketsTests(SynchronousTestCase):
 
     def test_serversAreBounded(self) -> None:
         """The servers that were met first are forgotten if there are too many."""
-        self.patch(tickets, "_MOST_SERVERS", 2)
+        self.patch(tickets, "_MOST_OCTETS", 12000)
+        self.tickets = Tickets((), self.clock)
         for server in "abc":
             self.tickets.hold(server, held())
         self.assertEqual(

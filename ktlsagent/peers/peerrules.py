@@ -6,9 +6,8 @@ purposes, pins.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ktlsagent.errors import PeerRejected
 from ktlsagent.profiles import Trust
+from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import UNREADABLE, describeCertificate
 
@@ -55,6 +55,15 @@ _VERSION = 0xA0
 _LONG_FORM = 0x80
 """What a length begins with that takes more than one octet in DER."""
 
+_TEXT_OCTETS = 100
+"""What a short text takes besides its characters."""
+
+_MOST_OCTETS = 1024 * 1024
+"""What is known of peers that come back may take: 2000 certificates, mostly."""
+
+_Which = Callable[[int], str]
+"""Says in words which certificate of the chain is at some depth."""
+
 _Extension = TypeVar("_Extension", x509.ExtendedKeyUsage, x509.KeyUsage)
 
 
@@ -63,18 +72,33 @@ class _Facts:
     """
     What the rules want to know about a certificate.
 
-    @ivar which: the certificate, in words.
     @ivar rsaBits: the length of its key, if that is RSA.
     @ivar brokenHash: the name of its signature's hash, if that is broken.
     @ivar purposes: its key purposes, C{None} if it is for any.
     @ivar signs: whether its key usage has signatures.
     """
 
-    which: str
     rsaBits: int | None
     brokenHash: str | None
     purposes: Sequence[str] | None
     signs: bool
+
+
+_known: BoundedCache[bytes, _Facts] = BoundedCache(_MOST_OCTETS)
+
+
+def remember(chain: Sequence[x509.Certificate]) -> None:
+    """
+    Keep what is in the certificates of a peer that was let in: it will come back with
+    them, and to read takes longer than to look up.  Those of others are never kept.
+
+    @param chain: its certificates, as L{judgeChain} has seen them.
+    """
+    for certificate in chain:
+        digest = _digest(certificate)
+        if _known.get(digest) is None:
+            facts = _read(certificate)
+            _known.put(digest, facts, sum(_TEXT_OCTETS + len(one) for one in facts.purposes or ()))
 
 
 def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> PeerRejected | None:
@@ -88,20 +112,28 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
     @return: the refusal, or C{None}.
     """
     peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+
+    def which(depth: int) -> str:
+        return describeCertificate(chain[depth], depth, peer.value)
+
+    if not trust.stores and not _isPinned(chain[0], trust.pins):
+        # Where nothing else says who somebody is, strangers get no further.
+        return _wrongPin(chain[0], which(0))
     facts = []
     for depth, certificate in enumerate(chain if trust.stores else chain[:1]):
         try:
-            facts.append(_read(certificate, depth, peer))
+            facts.append(_known.get(_digest(certificate)) or _read(certificate))
         except UNREADABLE as error:
-            which = describeCertificate(certificate, depth, peer.value)
             return PeerRejected(
-                "certificate-invalid", f"expected to be able to read {which}, found {error!r}"
+                "certificate-invalid",
+                f"expected to be able to read {which(depth)}, found {error!r}",
             )
-    return (
-        _judgeStrength(facts, trust)
-        or _judgePurposes(facts, _EXPECTED_PURPOSES[peer, trust.rpcPurpose], trust.rpcPurpose)
-        or _judgePin(chain[0], facts[0].which, trust.pins)
+    refusal = _judgeStrength(facts, which, trust) or _judgePurposes(
+        facts, which, _EXPECTED_PURPOSES[peer, trust.rpcPurpose], trust.rpcPurpose
     )
+    if refusal is None and not _isPinned(chain[0], trust.pins):
+        return _wrongPin(chain[0], which(0))
+    return refusal
 
 
 def pinOf(certificate: x509.Certificate) -> bytes:
@@ -137,9 +169,13 @@ def _elements(content: bytes) -> Iterator[bytes]:
         content = content[end:]
 
 
-@functools.lru_cache(maxsize=1024)
-def _read(certificate: x509.Certificate, depth: int, peer: Role) -> _Facts:
-    """Read what the rules want to know; it raises all kinds of things, and takes its time."""
+def _digest(certificate: x509.Certificate) -> bytes:
+    """Digest what the CA has signed: all facts are in it."""
+    return hashlib.sha256(certificate.tbs_certificate_bytes).digest()
+
+
+def _read(certificate: x509.Certificate) -> _Facts:
+    """Read what the rules want to know; it raises all kinds of things."""
     key = (
         certificate.public_key()
         if certificate.public_key_algorithm_oid.dotted_string in _RSA
@@ -153,7 +189,6 @@ def _read(certificate: x509.Certificate, depth: int, peer: Role) -> _Facts:
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     usage = _extension(certificate, x509.KeyUsage)
     return _Facts(
-        describeCertificate(certificate, depth, peer.value),
         key.key_size if isinstance(key, rsa.RSAPublicKey) else None,
         algorithm.name if isinstance(algorithm, (hashes.MD5, hashes.SHA1)) else None,
         None if purposes is None else [purpose.dotted_string for purpose in purposes],
@@ -168,51 +203,50 @@ def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extens
         return None
 
 
-def _judgeStrength(facts: Sequence[_Facts], trust: Trust) -> PeerRejected | None:
+def _judgeStrength(facts: Sequence[_Facts], which: _Which, trust: Trust) -> PeerRejected | None:
     """Look for keys and signatures that are too weak."""
-    for one in facts:
+    for depth, one in enumerate(facts):
         if one.rsaBits is not None and one.rsaBits < trust.rsaBits:
             return PeerRejected(
                 "weak-certificate",
                 f"expected RSA keys of at least {trust.rsaBits} bits, found one of {one.rsaBits} "
-                f"in {one.which}",
+                f"in {which(depth)}",
             )
     # A trust anchor is trusted because it is known, not because of its signature.
-    for one in facts[:-1] if trust.stores else facts:
+    for depth, one in enumerate(facts[:-1] if trust.stores else facts):
         if one.brokenHash is not None:
             return PeerRejected(
                 "weak-certificate",
                 f"expected signatures without MD5 and SHA-1, found {one.brokenHash} in that of "
-                f"{one.which}",
+                f"{which(depth)}",
             )
     return None
 
 
 def _judgePurposes(
-    facts: Sequence[_Facts], expected: Sequence[str], wish: Demand
+    facts: Sequence[_Facts], which: _Which, expected: Sequence[str], wish: Demand
 ) -> PeerRejected | None:
     """
     Look for a purpose that the peer and all its CAs have.  A certificate that
     names none is for any, except for the peer's own if those of RPC-with-TLS
     have to be there.  C{anyExtendedKeyUsage} is not one of them, as in OpenSSL.
     """
-    for one in facts:
-        if one.purposes is None and (wish is not Demand.REQUIRE or one is not facts[0]):
+    for depth, one in enumerate(facts):
+        if one.purposes is None and (wish is not Demand.REQUIRE or depth > 0):
             continue
         found = one.purposes or []
         left = [purpose for purpose in expected if purpose in found]
         if not left:
             return PeerRejected(
                 "wrong-key-purpose",
-                f"expected {one.which} to be for {_purposeNames(expected)}, found "
+                f"expected {which(depth)} to be for {_purposeNames(expected)}, found "
                 + (f"one for {_purposeNames(found)}" if found else "no key purposes in it"),
             )
         expected = left
     if not facts[0].signs:
         return PeerRejected(
             "wrong-key-purpose",
-            f"expected {facts[0].which} to be for signatures, found a key usage without "
-            "digitalSignature",
+            f"expected {which(0)} to be for signatures, found a key usage without digitalSignature",
         )
     return None
 
@@ -221,16 +255,13 @@ def _purposeNames(purposes: Sequence[str]) -> str:
     return " or ".join(_PURPOSE_NAMES.get(purpose, purpose) for purpose in purposes)
 
 
-def _judgePin(
-    certificate: x509.Certificate, which: str, pins: frozenset[bytes]
-) -> PeerRejected | None:
-    """Compare the peer's own key with those that are known."""
-    if not pins:
-        return None
-    found = pinOf(certificate)
-    if found in pins:
-        return None
-    text = base64.b64encode(found).decode()
+def _isPinned(certificate: x509.Certificate, pins: frozenset[bytes]) -> bool:
+    """Compare the peer's own key with those that are known, if there are any."""
+    return not pins or pinOf(certificate) in pins
+
+
+def _wrongPin(certificate: x509.Certificate, which: str) -> PeerRejected:
+    text = base64.b64encode(pinOf(certificate)).decode()
     return PeerRejected(
         "pin-mismatch",
         f"expected a pinned key in {which}, found sha256:{text}; if that is the right one, "

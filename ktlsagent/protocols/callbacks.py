@@ -14,11 +14,11 @@ from OpenSSL import SSL, crypto
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 
-VerifyCallback = Callable[[SSL.Connection, Sequence[bytes], int, int], int]
+VerifyCallback = Callable[[SSL.Connection, Sequence[crypto.X509], int, int], int]
 """
-Judges a chain: connection, certificates in DER (the peer's own first, the root
-last), the C{X509_V_ERR_*} that was found and at which depth (0: the peer's
-own).  It is asked at each error, and at the end with 0 for none.  Returns the
+Judges a chain: connection, certificates (the peer's own first, the root last),
+the C{X509_V_ERR_*} that was found and at which depth (0: the peer's own).  It is
+asked at each error, and at the end with 0 for none.  Returns the
 C{X509_V_ERR_*} that stands, 0 to go on.
 """
 
@@ -71,14 +71,11 @@ def setVerification(
     context._verify_callback = handle
 
 
-def _chain(storeContext: object) -> list[bytes]:
-    """List the certificates of a chain, in DER."""
+def _chain(storeContext: object) -> list[crypto.X509]:
+    """List the certificates of a chain, as OpenSSL has them: nothing is copied."""
     stack = _lib.X509_STORE_CTX_get1_chain(storeContext)
     chain = [
-        crypto.dump_certificate(
-            crypto.FILETYPE_ASN1,
-            crypto.X509._from_raw_x509_ptr(_lib.sk_X509_value(stack, index)),
-        )
+        crypto.X509._from_raw_x509_ptr(_lib.sk_X509_value(stack, index))
         for index in range(_lib.sk_X509_num(stack))
     ]
     _lib.sk_X509_free(stack)

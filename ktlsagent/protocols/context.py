@@ -8,7 +8,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -217,22 +216,10 @@ def _alerted(connection: SSL.Connection, *, received: bool, description: int) ->
         _engineOf(connection).alerted(received=received, description=description)
 
 
-_parsed = lru_cache(maxsize=128)(x509.load_der_x509_certificate)
-"""
-Parses a certificate, or knows it: what is in it does not change, and its extensions have
-been read by then.  It is not for those of peers that OpenSSL refuses, who could fill it.
-"""
-
-
-def _judge(connection: SSL.Connection, chain: Sequence[bytes], error: int, depth: int) -> int:
+def _judge(connection: SSL.Connection, chain: Sequence[crypto.X509], error: int, depth: int) -> int:
     engine = _engineOf(connection)
-    parse = x509.load_der_x509_certificate if error else _parsed
     try:
-        presented = [parse(certificate) for certificate in chain]
-    except Exception as reason:  # noqa: BLE001 - InvalidVersion, for one, is no ValueError
-        return engine.peer.unreadable(reason)
-    try:
-        return engine.peer.judge(presented, error, depth)
+        return engine.peer.judge(chain, error, depth)
     except Exception as failure:  # noqa: BLE001 - nothing may leave a callback from C
         engine.callbackFailed(failure)
         return V_UNSPECIFIED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ktlsagent.errors import HandshakeError, PeerRejected, SessionUnusable
 from ktlsagent.protocols import failures, openssl
@@ -22,6 +22,17 @@ from ktlsagent.protocols.verification import (
     alertError,
     chainError,
 )
+
+
+class _Unreadable(Exception):
+    """A certificate that OpenSSL can read, but we cannot; the cause says why."""
+
+
+def _read(certificate: crypto.X509) -> x509.Certificate:
+    try:
+        return certificate.to_cryptography()
+    except Exception as reason:  # InvalidVersion, for one, is no ValueError
+        raise _Unreadable from reason
 
 
 class Examination:
@@ -46,11 +57,12 @@ class Examination:
         self._judge = parameters.judge
         self._keyed = parameters.preSharedKey is not None
         self._tolerated = parameters.context.tolerated
-        self._anchored = True
+        self._anchored = not self._tolerated >= CHAIN_ERRORS
 
-    def judge(self, chain: Sequence[x509.Certificate], error: int, depth: int) -> int:
+    def judge(self, chain: Sequence[crypto.X509], error: int, depth: int) -> int:
         """
-        Judge the peer's chain (called by the context).
+        Judge the peer's chain (called by the context).  A peer that is known
+        without any CA is judged at the first call, before anything else.
 
         @param chain: the certificates, the peer's own first.
         @param error: what OpenSSL found, an C{X509_V_ERR_*}; 0 if it found
@@ -58,45 +70,49 @@ class Examination:
         @param depth: which certificate the error is about.
         @return: 0 to go on, or the C{X509_V_ERR_*} that OpenSSL makes an alert of.
         """
-        self.presented = chain[0]
+        try:
+            number, self.refusal = self._verdict(chain, error, depth)
+        except _Unreadable as unreadable:
+            number, self.refusal = (
+                V_CERT_REJECTED,
+                PeerRejected(
+                    CERTIFICATE_INVALID,
+                    f"expected certificates from the {self._peer} that can be read, "
+                    f"found {unreadable.__cause__}",
+                ),
+            )
+        return V_OK if self.refusal is None else number
+
+    def _verdict(
+        self, chain: Sequence[crypto.X509], error: int, depth: int
+    ) -> tuple[int, HandshakeError | None]:
+        """Say whether the peer is refused, and by which error; only what matters is read."""
+        isFirst = self.presented is None
+        own = self.presented = self.presented or _read(chain[0])
         if self._keyed:
-            self.refusal = failures.keyIgnored(self._peer)
-            return V_APPLICATION_VERIFICATION
-        if self._passesOver(error, depth, isAnchor=0 < depth == len(chain) - 1):
-            return V_OK
-        if error != V_OK:
-            self.refusal = chainError(error, depth, chain[depth], self._peer)
-            return alertError(error)
-        self.chain = tuple(chain if self._anchored else chain[:1])
-        self.refusal = self._judge(self.chain)
-        return V_OK if self.refusal is None else V_HOSTNAME_MISMATCH
+            return V_APPLICATION_VERIFICATION, failures.keyIgnored(self._peer)
+        if isFirst and not self._anchored:
+            self.chain = (own,)
+            refusal = self._judge(self.chain)
+            if refusal is not None:
+                return V_HOSTNAME_MISMATCH, refusal
+        if error and not self._passesOver(error, depth, isAnchor=0 < depth == len(chain) - 1):
+            return alertError(error), chainError(error, depth, _read(chain[depth]), self._peer)
+        if not error and self._anchored:
+            self.chain = (own, *map(_read, chain[1:]))
+            return V_HOSTNAME_MISMATCH, self._judge(self.chain)
+        return V_OK, None
 
     def _passesOver(self, error: int, depth: int, *, isAnchor: bool) -> bool:
         """Say whether an error is none for us."""
-        if error in self._tolerated:
-            self._anchored = self._anchored and error not in CHAIN_ERRORS
-            return True
         # OpenSSL looks a trust anchor up as well if the whole chain is looked up.
         # It is trusted whatever its issuer says (RFC 5280, section 6.1), which
         # is mostly nobody that OpenSSL knows.
-        if isAnchor and error in CRL_ERRORS:
+        if error in self._tolerated or (isAnchor and error in CRL_ERRORS):
             return True
         # Nobody vouches for CA certificates that lead to no CA that is trusted:
         # what is wrong with them does not matter.
         return depth > 0 and not self._anchored
-
-    def unreadable(self, reason: Exception) -> int:
-        """
-        Refuse a certificate that OpenSSL can read, but we cannot (called by the context).
-
-        @param reason: what is wrong with it.
-        @return: the C{X509_V_ERR_*} that OpenSSL makes an alert of.
-        """
-        self.refusal = PeerRejected(
-            CERTIFICATE_INVALID,
-            f"expected certificates from the {self._peer} that can be read, found {reason}",
-        )
-        return V_CERT_REJECTED
 
     def noProtocol(self, offered: Sequence[bytes]) -> None:
         """

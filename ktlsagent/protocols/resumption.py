@@ -131,7 +131,7 @@ class Resumption:
 
     def _stillGood(self, proof: Proof) -> bool:
         """Judge again who has been judged in the handshake of a session."""
-        return not proof.chain or self._judge(proof.chain) is None
+        return not proof.certificates or self._judge(proof.chain) is None
 
 
 def _read(record: bytes, suite: CipherSuite, direction: Direction) -> NewTicket:

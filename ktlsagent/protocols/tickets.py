@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
+from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.record import ContentType
 
 LIFETIME_SECONDS = 2 * 60 * 60
@@ -28,8 +30,12 @@ has been resumed meanwhile.
 MOST_HELD = 16
 """How many tickets of one server are held: as many as a mount has connections (nconnect)."""
 
-_MOST_SERVERS = 1024
-_MOST_ISSUED = 4096
+_MOST_OCTETS = 16 * 1024 * 1024
+"""What all tickets of a kind may take: those of 5000 clients, mostly."""
+
+_SESSION_OCTETS = 4096
+"""What OpenSSL's session takes, besides the certificates that it has once more."""
+
 _NEW_SESSION_TICKET = 4
 
 
@@ -38,14 +44,25 @@ class Proof:
     """
     What a full handshake has proven.
 
-    @ivar chain: the peer's certificates, as they were verified; empty if it has shown none.
+    @ivar certificates: the peer's certificates in DER, as they were verified; none if it
+        has shown none.
     @ivar since: when that was, in seconds of the epoch.
     @ivar until: when it may not be so any more: a certificate ends, or a CRL does or begins.
     """
 
-    chain: tuple[x509.Certificate, ...]
+    certificates: tuple[bytes, ...]
     since: float
     until: float
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """The certificates, made anew: what is found in them takes more memory than they do."""
+        return tuple(map(x509.load_der_x509_certificate, self.certificates))
+
+    @property
+    def octets(self) -> int:
+        """How much memory it takes."""
+        return sum(map(len, self.certificates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +129,8 @@ def readTicket(contentType: int, content: bytes) -> NewTicket:
 
 class Tickets:
     """
-    The tickets of one context.  Steps of its handshakes may run in several threads:
-    only single operations on dictionaries are used, which no other thread interrupts.
+    The tickets of one context.  Steps of its handshakes may run in several threads; a
+    ticket that gets lost between two of them costs a full handshake.
     """
 
     def __init__(
@@ -125,8 +142,8 @@ class Tickets:
         """
         self._moments = [moment.timestamp() for moment in moments]
         self._now = now
-        self._issued: dict[bytes, Issued] = {}
-        self._held: dict[Hashable, list[Held]] = {}
+        self._issued: BoundedCache[bytes, Issued] = BoundedCache(_MOST_OCTETS)
+        self._held: BoundedCache[Hashable, list[Held]] = BoundedCache(_MOST_OCTETS)
 
     def proof(self, chain: Sequence[x509.Certificate]) -> Proof:
         """
@@ -139,7 +156,8 @@ class Tickets:
         ends = [certificate.not_valid_after_utc.timestamp() for certificate in chain]
         # What has ended already was no reason to refuse the peer.
         until = min(end for end in (*ends, *self._moments, now + LIFETIME_SECONDS) if end > now)
-        return Proof(tuple(chain), now, until)
+        encoded = [certificate.public_bytes(Encoding.DER) for certificate in chain]
+        return Proof(tuple(encoded), now, until)
 
     def limited(self, proof: Proof, seconds: int) -> Proof:
         """
@@ -158,9 +176,7 @@ class Tickets:
         @param identity: the ticket.
         @param issued: what it stands for.
         """
-        self._issued[identity] = issued
-        for oldest in list(self._issued)[:-_MOST_ISSUED]:
-            self._issued.pop(oldest, None)
+        self._issued.put(identity, issued, len(identity) + issued.proof.octets)
 
     def redeem(self, offered: Iterable[bytes]) -> Issued | None:
         """
@@ -171,7 +187,7 @@ class Tickets:
         @return: what it stands for, if there is one.
         """
         for identity in offered:
-            issued = self._issued.pop(identity, None)
+            issued = self._issued.pop(identity)
             if issued is not None and self._holds(issued.proof):
                 return issued
         return None
@@ -183,7 +199,7 @@ class Tickets:
         @param server: the server.
         @return: whether it is.
         """
-        return len(self._held.get(server, ())) < MOST_HELD
+        return len(self._held.get(server) or ()) < MOST_HELD
 
     def hold(self, server: Hashable, held: Held) -> None:
         """
@@ -192,9 +208,7 @@ class Tickets:
         @param server: the server.
         @param held: the ticket.
         """
-        self._held.setdefault(server, []).append(held)
-        for oldest in list(self._held)[:-_MOST_SERVERS]:
-            self._held.pop(oldest, None)
+        self._hold(server, [*(self._held.pop(server) or ()), held])
 
     def take(self, server: Hashable) -> Held | None:
         """
@@ -203,13 +217,18 @@ class Tickets:
         @param server: the server.
         @return: the ticket, if there is one.
         """
-        held = self._held.pop(server, [])
+        held = self._held.pop(server) or []
         while held:
             newest = held.pop()
             if self._holds(newest.proof):
-                self._held.setdefault(server, []).extend(held)
+                self._hold(server, held)
                 return newest
         return None
+
+    def _hold(self, server: Hashable, held: list[Held]) -> None:
+        if held:
+            octets = sum(_SESSION_OCTETS + 2 * one.proof.octets for one in held)
+            self._held.put(server, held, octets)
 
     def _holds(self, proof: Proof) -> bool:
         return proof.since <= self._now() < proof.until

@@ -44,7 +44,8 @@ LAYERS: dict[str, str] = {
     "credentials.expiry": "",
     "credentials.pem": "",
     "credentials.inventory": "protocols",
-    "credentials.files": "errors",
+    "credentials.filekinds": "credentials.pem",
+    "credentials.files": "credentials.filekinds errors",
     "credentials.tokens": "credentials.pem",
     "credentials.pins": "credentials.files errors",
     "credentials.truststores": (
@@ -55,7 +56,8 @@ LAYERS: dict[str, str] = {
         "protocols"
     ),
     "credentials.owncertificates": (
-        "credentials.expiry credentials.files credentials.pem credentials.tokens profiles protocols"
+        "credentials.expiry credentials.filekinds credentials.files credentials.pem "
+        "credentials.tokens profiles protocols"
     ),
     "__init__": "",
     "__main__": "lean tap",

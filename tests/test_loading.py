@@ -685,6 +685,23 @@ class KnowledgeTests(_ProfilesTestCase):
             "a peer sends that CA's certificate",
         )
 
+    def test_chainMissing(self) -> None:
+        """Our certificate alone, of a CA that nobody here knows, is no mistake, but odd."""
+        chained = certificates.chained()
+        alone = self.write("alone.pem", chained.certificate.public_bytes(PEM))
+        pair = CertificateFiles(alone, self.write("alone.key", chained.keyPEM))
+        profile = replace(self.server, own=Own((pair,)))
+        (notice,) = self.load(profile).notices
+        self.assertIn(f"the certificate CN=server.lab in {alone} is sent alone", notice)
+        self.assertIn("CN=Lab Issuing CA, is in no trust store here", notice)
+        self.write("alone.pem", chained.certificatePEM)
+        self.assertEqual(self.load(profile).notices, [])
+        own = certificates.selfSigned()
+        pair = CertificateFiles(
+            self.write("self.pem", own.certificatePEM), self.write("self.key", own.keyPEM)
+        )
+        self.assertEqual(self.load(replace(self.server, own=Own((pair,)))).notices, [])
+
     def test_tags(self) -> None:
         """The tags are there."""
         self.write("tags.d/a.yml", TAGS.encode())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from hypothesis import given
 from OpenSSL import crypto
 
@@ -28,6 +30,42 @@ def pemOf(*made: x509.Certificate) -> bytes:
     @return: the file's content.
     """
     return b"".join(one.public_bytes(PEM) for one in made)
+
+
+def _crossed(
+    certified: CertificateAuthority,
+    by: CertificateAuthority,
+    notBefore: datetime,
+    notAfter: datetime,
+    *,
+    identified: bool = True,
+) -> x509.Certificate:
+    """
+    Have a CA certify another one.
+
+    @param certified: the CA that gets one more certificate.
+    @param by: the one that signs it.
+    @param notBefore: the start of its validity.
+    @param notAfter: its end.
+    @param identified: whether it names both keys.
+    @return: the certificate.
+    """
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(certified.certificate.subject)
+        .issuer_name(by.certificate.subject)
+        .public_key(certified.certificate.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(notBefore)
+        .not_valid_after(notAfter)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if identified:
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(by._key.public_key())
+        subject = x509.SubjectKeyIdentifier.from_public_key(certified._key.public_key())
+        builder = builder.add_extension(authority, critical=False)
+        builder = builder.add_extension(subject, critical=False)
+    return builder.sign(by._key, hashes.SHA256())
 
 
 class _OwnTestCase(FolderTestCase):
@@ -257,8 +295,9 @@ class BadTests(_OwnTestCase):
     def test_noCertificate(self) -> None:
         """A file without a certificate is a mistake, and so is one with a broken one."""
         for content, found in (
-            (b"", "none in "),
-            (certificates.server().keyPEM, "none in "),
+            (b"", "an empty file in "),
+            (b"# to come", "none in "),
+            (certificates.server().keyPEM, "a private key and no certificate in "),
             (certificates.server().certificatePEM[:-30], "a PEM block without its end in "),
             (block("CERTIFICATE", b"0"), "a broken one ("),
         ):
@@ -271,18 +310,22 @@ class BadTests(_OwnTestCase):
 
     def test_noKey(self) -> None:
         """A file without a key, or with half of one, is a mistake that does not quote it."""
-        for content in (
-            b"",
-            certificates.server().certificatePEM,
-            b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n-----END PRIVATE KEY-----\n",
-            b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n",
+        for content, found in (
+            (b"", "an empty file"),
+            (b"# to come", "none"),
+            (certificates.server().certificatePEM, "a certificate and no private key"),
+            (
+                b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n-----END PRIVATE KEY-----\n",
+                r"none \(.+\)",
+            ),
+            (b"-----BEGIN PRIVATE KEY-----\nSECRETSECRET\n", r"none \(.+\)"),
         ):
             mistake = self.mistake(key=self.write("bad.key", content))
             self.assertEqual(
                 (mistake.key, mistake.expected),
                 ("x509.private_key", "a PEM file with an unencrypted private key"),
             )
-            self.assertRegex(mistake.found, rf"^none \(.+\) in {self.path('bad.key')}$")
+            self.assertRegex(mistake.found, rf"^{found} in {self.path('bad.key')}$")
             self.assertNotIn("SECRET", str(mistake))
 
     def test_encryptedKey(self) -> None:
@@ -295,7 +338,11 @@ class BadTests(_OwnTestCase):
             protection = serialization.BestAvailableEncryption(b"secret")
             content = key.private_bytes(serialization.Encoding.PEM, form, protection)
             mistake = self.mistake(key=self.write("locked.key", content))
-            self.assertEqual(mistake.found, f"an encrypted one in {self.path('locked.key')}")
+            path = self.path("locked.key")
+            self.assertEqual(mistake.found, f"an encrypted one in {path}")
+            self.assertEqual(
+                mistake.advice, f"(umask 077; openssl pkey -in {path} -out {path}.pem)"
+            )
 
     def test_openKey(self) -> None:
         """A key that everybody can read is refused."""
@@ -342,8 +389,108 @@ class BadTests(_OwnTestCase):
             self.assertEqual(len(self.read(pair, acceptExpired=True)), 1)
             self.assertEqual(self.files.mistakes, [])
 
+    def test_cannotSign(self) -> None:
+        """A key that TLS 1.3 has no signature scheme for is refused, and says so."""
+        authority = certificates.authority()
+        for key, words in (
+            (ec.generate_private_key(ec.SECP256K1()), "one on the curve secp256k1 in "),
+            (ec.generate_private_key(ec.SECP224R1()), "one on the curve secp224r1 in "),
+            (dsa.generate_private_key(2048), "one of 2048 bits for DSA in "),
+        ):
+            pair = self.writePair("odd", authority.issueFor(crypto.PKey.from_cryptography_key(key)))
+            mistake = self.mistake(pair.certificate, pair.privateKey)
+            self.assertEqual(mistake.key, "x509.private_key")
+            self.assertIn("signature scheme of TLS 1.3", mistake.expected)
+            self.assertTrue(mistake.found.startswith(words), mistake.found)
+            self.assertIn("openssl genpkey", mistake.advice)
+
+    def test_canSign(self) -> None:
+        """All others that OpenSSL has schemes for are taken."""
+        authority = certificates.authority()
+        keys: list[ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed448.Ed448PrivateKey] = [
+            ec.generate_private_key(curve())
+            for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1, ec.BrainpoolP256R1)
+        ]
+        keys += rsa.generate_private_key(65537, 3072), ed448.Ed448PrivateKey.generate()
+        for key in keys:
+            pair = self.writePair(
+                "good", authority.issueFor(crypto.PKey.from_cryptography_key(key))
+            )
+            self.assertEqual(len(self.read(pair)), 1)
+            self.assertEqual(self.files.mistakes, [])
+
+    def test_shortKey(self) -> None:
+        """A key that is too short is called that, and not another one's."""
+        authority = certificates.authority()
+        for bits in (1024, 1536):
+            pair = self.writePair("short", authority.issueFor(certificates.rsaKey(bits)))
+            mistake = self.mistake(pair.certificate, pair.privateKey)
+            self.assertEqual(mistake.expected, "an RSA key of at least 2048 bits")
+            self.assertEqual(mistake.found, f"one of {bits} bits in {pair.privateKey}")
+
+    def test_oldCrossCertificate(self) -> None:
+        """A CA certificate that has ended and that nobody needs is left out, and that is said."""
+        root = CertificateAuthority("New Root")
+        issuing = CertificateAuthority("Issuing", root)
+        leaf = issuing.issue("leaf.lab")
+        for notBefore, notAfter, words in (
+            (NOW - 9 * DAY, NOW - DAY, "ended 24 hours ago, at "),
+            (NOW + DAY, NOW + 9 * DAY, "begins in 24 hours, at "),
+        ):
+            crossed = _crossed(root, CertificateAuthority("Old Root"), notBefore, notAfter)
+            path = self.write("crossed.pem", pemOf(leaf.certificate, issuing.certificate, crossed))
+            (own,) = self.read(CertificateFiles(path, self.write("crossed.key", leaf.keyPEM)))
+            self.assertEqual(self.files.mistakes, [])
+            self.assertEqual([one.get_subject().CN for one in own.chain], ["leaf.lab", "Issuing"])
+            (notice,) = self.files.notices
+            self.assertIn(
+                f"the CA certificate CN=New Root in {path} is not sent: it {words}", notice
+            )
+            (own,) = self.read(CertificateFiles(path, self.path("crossed.key")), acceptExpired=True)
+            self.assertEqual(len(own.chain), 3)
+
+    def test_oldIssuerBesideANewOne(self) -> None:
+        """Of two certificates of the CA that has issued ours the one that is good is sent."""
+        root = CertificateAuthority("Root")
+        issuing = CertificateAuthority("Issuing", root)
+        old = _crossed(issuing, root, NOW - 9 * DAY, NOW - DAY)
+        leaf = issuing.issue("leaf.lab")
+        for order in ((issuing.certificate, old), (old, issuing.certificate)):
+            path = self.write("two.pem", pemOf(leaf.certificate, *order))
+            (own,) = self.read(CertificateFiles(path, self.write("two.key", leaf.keyPEM)))
+            self.assertEqual(self.files.mistakes, [])
+            self.assertEqual(own.ders[1:], [issuing.certificate.public_bytes(certificates.DER)])
+
+    def test_linkCertificate(self) -> None:
+        """The new key of a CA that its old one has signed is sent: it is no root."""
+        old, new = CertificateAuthority("CA"), CertificateAuthority("CA")
+        leaf = new.issue("leaf.lab")
+        for identified in (True, False):
+            link = _crossed(new, old, NOW - DAY, NOW + 9 * DAY, identified=identified)
+            path = self.write("link.pem", pemOf(leaf.certificate, link, new.certificate))
+            (own,) = self.read(CertificateFiles(path, self.write("link.key", leaf.keyPEM)))
+            self.assertEqual((self.files.mistakes, self.files.notices), ([], []))
+            self.assertEqual(own.ders[1:], [link.public_bytes(certificates.DER)])
+
+    def test_indented(self) -> None:
+        """Blanks before lines, and blocks without a line end between them, do not matter."""
+        good = certificates.server()
+        indented = b"\n".join(b" \t" + line + b" " for line in good.keyPEM.splitlines())
+        glued = good.certificatePEM.rstrip() + good.keyPEM
+        for content in (
+            indented,
+            glued,
+            good.keyPEM.replace(b"\n", b"\r\n"),
+            b"\xef\xbb\xbf" + glued,
+        ):
+            self.assertEqual(
+                len(self.read(CertificateFiles(self.certificate, self.write("odd.key", content)))),
+                1,
+            )
+            self.assertEqual(self.files.mistakes, [])
+
     def test_datesOfTheChain(self) -> None:
-        """The CA certificates that are sent have to be good as well; a root is not looked at."""
+        """Our own issuer's certificate has to be good as well; a root is not looked at."""
         old = CertificateAuthority(
             "Old CA", certificates.authority(), notBefore=NOW - 9 * DAY, notAfter=NOW - DAY
         )

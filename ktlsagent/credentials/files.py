@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from ktlsagent.credentials.filekinds import OtherKind
 from ktlsagent.errors import Mistake
 
 _Parsed = TypeVar("_Parsed")
@@ -130,7 +131,8 @@ class Files:
                 self._parsed[path, parse] = error
         value = self._parsed[path, parse]
         if isinstance(value, ValueError):
-            self.mistake(named, f"{value} in {path}")
+            advice = value.advice(path) if isinstance(value, OtherKind) else ""
+            self.mistake(named, f"{value} in {path}", advice)
             return None
         return cast("_Parsed", value)
 

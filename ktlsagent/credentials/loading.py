@@ -248,8 +248,6 @@ class _Reader:
 
         @return: sentences.
         """
-        if not self._crls:
-            return self.files.notices
         known = {
             certificate.get_subject().der()
             for anchors in self._anchors.values()
@@ -261,7 +259,15 @@ class _Reader:
             for path, one in self._crls.values()
             if one.crl.issuer.public_bytes() not in known
         ]
-        return [*self.files.notices, *strangers]
+        # Who looks at our certificates mostly trusts whom we trust.
+        alone = [
+            f"the certificate {one.subject} in {one.path} is sent alone, and its issuer, "
+            f"{one.issuer}, is in no trust store here: if that is an intermediate CA, append its "
+            "certificate to the file, or peers refuse ours"
+            for one in self._own.values()
+            if known and one.alone and one.chain[0].get_issuer().der() not in known
+        ]
+        return [*self.files.notices, *strangers, *alone]
 
 
 def _complete(anchors: Sequence[crypto.X509]) -> bool:

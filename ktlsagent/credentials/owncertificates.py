@@ -6,19 +6,22 @@ with its private key, unless that is in a token.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 
 from ktlsagent.credentials import pem
 from ktlsagent.credentials.expiry import Expiry
+from ktlsagent.credentials.filekinds import OtherKind, lockedKey, otherKind
 from ktlsagent.credentials.files import Files, Named
 from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.profiles import CertificateFiles, Own
 from ktlsagent.protocols.openssl import errorWords
-from ktlsagent.protocols.verification import describeSubject
+from ktlsagent.protocols.rehearsal import rehearse
+from ktlsagent.protocols.verification import describeIssuer, describeSubject
 
 CERTIFICATE = "x509.certificate"
 PRIVATE_KEY = "x509.private_key"
@@ -34,6 +37,23 @@ _KINDS = {
     "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
 """Kinds of keys by their OIDs.  OpenSSL can choose between certificates of different kinds."""
+
+
+_SHORTEST_RSA = 2048
+"""Bits of an RSA key that OpenSSL takes at its default security level."""
+
+_ANY_LENGTH = b"DEFAULT:@SECLEVEL=0"
+
+_OTHER_KEY = (
+    "make another key, with openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 for "
+    "instance, and have it certified"
+)
+
+_OTHERS_SIGNATURE = frozenset((2, 7, 20, 21))
+"""
+C{X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT}, C{_CERT_SIGNATURE_FAILURE},
+C{_UNABLE_TO_GET_ISSUER_CERT_LOCALLY} and C{_UNABLE_TO_VERIFY_LEAF_SIGNATURE}.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,21 @@ class OwnFiles:
         """The kind of its key, in words."""
         oid = self.chain[0].to_cryptography().public_key_algorithm_oid.dotted_string
         return _KINDS.get(oid, oid)
+
+    @property
+    def subject(self) -> str:
+        """Whose certificate it is."""
+        return describeSubject(self.chain[0].to_cryptography())
+
+    @property
+    def issuer(self) -> str:
+        """Who has issued it."""
+        return describeIssuer(self.chain[0].to_cryptography())
+
+    @property
+    def alone(self) -> bool:
+        """Whether no CA certificate is sent with it, though it is not its own issuer."""
+        return len(self.chain) == 1 and not _issued(self.chain[0], self.chain[0])
 
     def expiries(self) -> Iterator[Expiry]:
         """
@@ -93,6 +128,8 @@ def readOwn(files: Files, section: str, own: Own, now: datetime) -> Sequence[Own
         one = _readPair(files, section, pair, own.pin)
         if one is None:
             continue
+        if not own.acceptExpired:
+            one = _withoutOld(files, one, now)
         other = found.setdefault(one.kind, one)
         if other is not one:
             files.mistake(
@@ -127,12 +164,28 @@ def _readPair(
         return None
     chain = _chain(leaf, certificates)
     for certificate in certificates:
-        if certificate not in chain and not _issued(certificate, certificate):
+        if certificate not in chain and not _isSelfSigned(certificate):
             subject = describeSubject(certificate.to_cryptography())
             files.notice(
                 f"{subject} in {pair.certificate} is not sent: it is not part of the chain"
             )
     return OwnFiles(pair.certificate, chain, key)
+
+
+def _withoutOld(files: Files, own: OwnFiles, now: datetime) -> OwnFiles:
+    """
+    Leave CA certificates out that are not good now: a CA that another one has certified
+    as well keeps its old certificates in files for years.  Our own issuer's is needed, and
+    so stays if there is no other.
+    """
+    kept = list(own.chain)
+    for certificate, expiry in zip(own.chain[1:], list(own.expiries())[1:], strict=True):
+        alike = [one for one in kept if _issued(one, own.chain[0])]
+        flaw = expiry.flaw(now)
+        if flaw and alike != [certificate]:
+            kept.remove(certificate)
+            files.notice(f"{expiry.what} in {own.path} is not sent: it {flaw}")
+    return replace(own, chain=tuple(kept))
 
 
 def _readKey(
@@ -149,14 +202,20 @@ def _readKey(
     if data is None:
         return None
     try:
-        # A passphrase is given so that OpenSSL does not ask for one on a terminal.
-        return TokenKey.fromPEM(path, data, pin) or crypto.load_privatekey(
-            crypto.FILETYPE_PEM, data, passphrase=b"-"
+        found = pem.privateKey(data)
+        if found is None:
+            raise otherKind(data, key=True)
+        block, locked = found
+        if locked:
+            raise lockedKey()
+        return TokenKey.fromPEM(path, block, pin) or crypto.load_privatekey(
+            crypto.FILETYPE_PEM, block, passphrase=pem.NO_QUESTION
         )
+    except OtherKind as kind:
+        files.mistake(named, f"{kind} in {path}", kind.advice(path))
     except (crypto.Error, ValueError) as error:
-        kind = "an encrypted one" if b"ENCRYPTED" in data else f"none ({errorWords(error)})"
-        files.mistake(named, f"{kind} in {path}")
-        return None
+        files.mistake(named, f"none ({errorWords(error)}) in {path}")
+    return None
 
 
 def _leafOf(
@@ -170,6 +229,8 @@ def _leafOf(
     reasons = []
     for certificate in certificates:
         context = SSL.Context(SSL.TLS_METHOD)
+        # How long keys have to be is another question.
+        context.set_cipher_list(_ANY_LENGTH)
         try:
             context.use_certificate(certificate)
             context.use_privatekey(key)
@@ -177,13 +238,46 @@ def _leafOf(
         except SSL.Error as error:
             reasons.append(errorWords(error))
         else:
-            return certificate
+            return certificate if _signs(files, section, pair, certificate, key) else None
     words = "; ".join(dict.fromkeys(reasons))
     files.mistake(
         Named(section, PRIVATE_KEY, f"the private key of {pair.certificate}"),
         f"one that does not belong to it in {pair.privateKey} ({words})",
     )
     return None
+
+
+def _signs(
+    files: Files,
+    section: str,
+    pair: CertificateFiles,
+    certificate: crypto.X509,
+    key: crypto.PKey,
+) -> bool:
+    """See whether a key can sign as TLS 1.3 wants it, and is strong enough for OpenSSL."""
+    try:
+        rehearse(key, certificate)
+    except SSL.Error as error:
+        if key.type() == crypto.TYPE_RSA and key.bits() < _SHORTEST_RSA:
+            expected = f"an RSA key of at least {_SHORTEST_RSA} bits"
+            found = f"one of {key.bits()} bits in {pair.privateKey}"
+        else:
+            expected = "a key that there is a signature scheme of TLS 1.3 for (RFC 8446, 4.2.3)"
+            found = f"{_keyWords(certificate, key)} in {pair.privateKey} ({errorWords(error)})"
+        files.mistake(Named(section, PRIVATE_KEY, expected), found, _OTHER_KEY)
+        return False
+    return True
+
+
+def _keyWords(certificate: crypto.X509, key: crypto.PKey) -> str:
+    """Name a key's kind."""
+    try:
+        public = certificate.to_cryptography().public_key()
+    except Exception:  # noqa: BLE001 - cryptography raises many kinds
+        return f"one of {key.bits()} bits"
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return f"one on the curve {public.curve.name}"
+    return f"one of {key.bits()} bits for {type(public).__name__.removesuffix('PublicKey')}"
 
 
 def _youngest(certificates: Sequence[crypto.X509]) -> crypto.X509:
@@ -199,14 +293,15 @@ def _youngest(certificates: Sequence[crypto.X509]) -> crypto.X509:
 def _chain(leaf: crypto.X509, certificates: Sequence[crypto.X509]) -> tuple[crypto.X509, ...]:
     """
     Put certificates into the order in which they are sent (RFC 8446, section
-    4.4.2).  A root is left out: who does not have it has no use for it.
+    4.4.2).  A root is left out: who does not have it has no use for it.  A CA's new
+    key that its old one has signed is no root, though the names are the same.
     """
     chain = [leaf]
     for certificate in chain:
         chain += [
             one
             for one in certificates
-            if one not in chain and _issued(one, certificate) and not _issued(one, one)
+            if one not in chain and _issued(one, certificate) and not _isSelfSigned(one)
         ]
     return tuple(chain)
 
@@ -216,11 +311,28 @@ def _issued(issuer: crypto.X509, certificate: crypto.X509) -> bool:
     return bool(issuer.get_subject() == certificate.get_issuer())
 
 
+def _isSelfSigned(certificate: crypto.X509) -> bool:
+    """
+    Say whether a certificate is signed by its own key, and not only issued under its own
+    name (RFC 5280, section 3.2).  OpenSSL finds a chain of one certificate only then.
+    """
+    if not _issued(certificate, certificate):
+        return False
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.CHECK_SS_SIGNATURE)
+    store.add_cert(certificate)
+    try:
+        crypto.X509StoreContext(store, certificate).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        return error.errors[0] not in _OTHERS_SIGNATURE
+    return True
+
+
 def _parse(data: bytes) -> Sequence[crypto.X509]:
     """Read the certificates of a file."""
     ders = dict.fromkeys(pem.decode(data, pem.CERTIFICATE))
     if not ders:
-        raise ValueError("none")
+        raise otherKind(data, key=False)
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in ders]
         for certificate in certificates:

@@ -20,19 +20,21 @@ _MOST_TURNS = 5
 """More than a handshake has flights."""
 
 
-def rehearse(key: crypto.PKey) -> None:
+def rehearse(key: crypto.PKey, certificate: crypto.X509 | None = None) -> None:
     """
-    Run a TLS 1.3 handshake in memory that a private key signs.  A key outside
-    the process may have been found and still not sign: its PIN is asked for by
-    then only, or its token has no signatures as TLS 1.3 wants them.
+    Run a TLS 1.3 handshake in memory that a private key signs.  A key may have no
+    signature scheme of TLS 1.3.  One outside the process may have been found and still
+    not sign: its PIN is asked for by then only, or its token has no signatures as TLS
+    1.3 wants them.
 
     @param key: the key.
+    @param certificate: its certificate; without one there is one for the occasion.
     @raise SSL.Error: if it does not sign.
     @raise crypto.Error: if it cannot tell its public key.
     """
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
-    context.use_certificate(crypto.X509.from_cryptography(_certificate(key)))
+    context.use_certificate(certificate or crypto.X509.from_cryptography(_certificate(key)))
     context.use_privatekey(key)
     server = SSL.Connection(context)
     server.set_accept_state()

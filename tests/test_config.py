@@ -177,7 +177,7 @@ class ValueTests(ParsingTestCase):
         """
         notices = parseConfig(IN_USE, None).notices
         self.assertEqual(
-            [notice.partition(" has no effect yet: ")[0] for notice in notices],
+            [notice.partition(" has no effect: ")[0] for notice in notices],
             ["line 3: [debug] tls", "line 4: [debug] nl", "line 5: [debug] delay_done"],
         )
         self.assertIn("answered at once", notices[2])
@@ -363,31 +363,89 @@ class MistakeTests(ParsingTestCase):
             self.assertEqual(self.mistake(text).advice, advice)
 
     def test_legacySections(self) -> None:
-        """The sections of old tlshd versions are refused, each key with its name of today."""
-        for text, section, keys in (
+        """
+        The sections of old tlshd versions are passed over, as tlshd does today, and each
+        key has its name of today in a notice.
+        """
+        for text, notices in (
             (
                 "[main]\ndebug=1\ntlsdebug=2\nlibdebug=2\nnl_debug=3\nkeyrings=a\nfoo=1\n",
-                "[authenticate] and [debug]",
                 {
-                    "debug": "loglevel in [debug]",
-                    "tlsdebug": "tls in [debug]",
-                    "libdebug": "tls in [debug]",
-                    "nl_debug": "nl in [debug]",
-                    "keyrings": "keyrings in [authenticate]",
+                    "[main]": "now write [authenticate] and [debug]",
+                    "[main] debug": "now write loglevel in [debug]",
+                    "[main] tlsdebug": "now write tls in [debug]",
+                    "[main] libdebug": "now write tls in [debug]",
+                    "[main] nl_debug": "now write nl in [debug]",
+                    "[main] keyrings": "now write keyrings in [authenticate]",
+                    "[main] foo": "remove it",
                 },
             ),
             (
                 "[authentication]\nkeyrings=a\n",
-                "[authenticate]",
-                {"keyrings": "keyrings in [authenticate]"},
+                {
+                    "[authentication]": "now write [authenticate]",
+                    "[authentication] keyrings": "now write keyrings in [authenticate]",
+                },
             ),
         ):
-            header, *rest = self.mistakes(text)
-            self.assertTrue(header.advice.endswith(f"; now write {section}"), header)
+            config = parseConfig(f"{text}[debug]\nloglevel=2\n", None)
+            self.assertEqual((config.debugLevel, config.keyrings), (2, ()))
+            without = "has no effect, as with tlshd since its version 0.11"
             self.assertEqual(
-                [(mistake.key, mistake.advice) for mistake in rest],
-                [(key, f"now write {today}") for key, today in keys.items()],
+                config.notices,
+                tuple(
+                    f"line {line}: {what} {without}: {advice}"
+                    for line, (what, advice) in enumerate(notices.items(), 1)
+                ),
             )
+
+    def test_dane(self) -> None:
+        """The key that tlshd has for certificates in DNS is taken if it asks for nothing."""
+        for role in ("client", "server"):
+            section = f"[authenticate.{role}]"
+            config = parseConfig(f"{section}\ndane=off\n", None)
+            self.assertEqual(
+                config.notices,
+                (f"line 2: {section} dane has no effect: nothing is looked up in DNS",),
+            )
+            for value in ("on", "require", "", "OFF"):
+                mistake = self.mistake(f"{section}\ndane={value}\n")
+                self.assertEqual((mistake.key, mistake.found), ("dane", repr(value)))
+                self.assertIn("spki_pins", mistake.advice)
+        self.assertEqual(self.mistake("[debug]\ndane=off\n").expected, "a key that is known")
+
+    def test_commentBehindAValue(self) -> None:
+        """What looks like a comment behind a value is refused, and is the only mistake."""
+        for line in (
+            "x509.truststore=/etc/ca.pem # ours",
+            "x509.truststore=/etc/ca.pem\t#ours",
+            "rsa_bits=2048 # enough",
+            "deny=subject.CN:mallory # gone",
+            "crl_tolerate=none #",
+            "x509.truststore= # the system's",
+        ):
+            mistake = self.mistake(f"[authenticate.client]\n{line}\n")
+            self.assertEqual((mistake.line, mistake.key), (2, line.partition("=")[0]))
+            self.assertEqual(mistake.expected, "a value without a comment behind it")
+            self.assertIn("line of its own", mistake.advice)
+        for value, path in (("/etc/a\\s#b.pem", "/etc/a #b.pem"), ("/etc/a#b.pem", "/etc/a#b.pem")):
+            config = parseConfig(f"[authenticate.client]\nx509.truststore={value}\n", None)
+            self.assertEqual(config.profiles[0].trust.stores, (path,))
+
+    def test_pastedKey(self) -> None:
+        """A key that was pasted in is one mistake, however it is protected, and not quoted."""
+        head = "[authenticate.client]\nx509.certificate=/a.pem\n"
+        for body in (
+            "x509.private_key=-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            (
+                "x509.private_key=-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"
+                "DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
+            ),
+            "x509.private_key=-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n",
+        ):
+            mistake = self.mistake(f"{head}{body}")
+            self.assertEqual((mistake.line, mistake.key), (3, "x509.private_key"))
+            self.assertNotIn("AAAA", str(mistake))
 
     def test_numbers(self) -> None:
         """Every key of the section [debug] is a number."""
@@ -418,7 +476,7 @@ class MistakeTests(ParsingTestCase):
             (f"{wrong}[debug]\ntls=x\n", [2, 4]),
             (f"{wrong}[ktlsagent]\nsuites=x\n", [4]),
             (f"{wrong}[authenticate.server]\nspki_pins=x\n", [4]),
-            (f"[profile.b]\n{wrong}[profile.c]\n[main]\n", [3, 4, 5]),
+            (f"[profile.b]\n{wrong}[profile.c]\n[mian]\n", [3, 4, 5]),
         ):
             self.assertEqual([mistake.line for mistake in self.mistakes(text)], lines)
 
@@ -510,9 +568,21 @@ class LoadTests(SynchronousTestCase):
         A file that is not UTF-8 is refused, with the line of the first byte
         that is wrong and without the rest.
         """
-        self.current.write_bytes(b"[debug]\n# caf\xc3\xa9\n# caf\xe9\nloglevel=1\n")
+        self.current.write_bytes(b"[authenticate.client]\n\nx509.crl=/caf\xe9 # ours\n")
         mistake = self.mistake(self.current)
         self.assertEqual((mistake.line, mistake.found), (3, "the byte 0xe9"))
+        self.current.write_bytes("[debug]\n".encode("utf-16"))
+        self.assertEqual(self.mistake(self.current).found, "UTF-16")
+
+    def test_otherEncodingOfComments(self) -> None:
+        """Comments may be in any encoding, and there may be a byte order mark."""
+        for data in (
+            b"[debug]\n# caf\xe9\n \t# caf\xe9\nloglevel=1\n",
+            b"\xef\xbb\xbf[debug]\r\nloglevel=1\r\n",
+            b"\xef\xbb\xbf# \xff\n[debug]\nloglevel=1",
+        ):
+            self.current.write_bytes(data)
+            self.assertEqual(loadConfig(str(self.current)).debugLevel, 1)
 
     def test_UTF8(self) -> None:
         """A path may have any letter in it."""

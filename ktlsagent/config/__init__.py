@@ -2,10 +2,11 @@
 tlshd's configuration file, with our own sections in it, turned into one frozen
 value: text goes in, an L{AgentConfig} comes out, or all the mistakes at once.
 
-tlshd's files work here unchanged.  What is stricter hides an operator's mistake
-from tlshd: unknown sections and keys, a key that is there twice (GLib takes the
-last), a number that is none (tlshd takes 0), a path that is relative, and a legacy
-file that cannot be read (tlshd goes on to the next).
+tlshd's files work here unchanged; sections of its old versions, which it passes over
+today, are passed over here as well, with a notice.  What is stricter hides an
+operator's mistake from tlshd: other unknown sections, and unknown keys, a key that is
+there twice (GLib takes the last), a number that is none (tlshd takes 0), a path that is
+relative, and a legacy file that cannot be read (tlshd goes on to the next).
 
 What a named file holds is not looked at here: L{ktlsagent.credentials.loading} does that.
 """
@@ -18,7 +19,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ktlsagent.config.keyfile import Entry, parseKeyFile, quote, wholeNumber
+from ktlsagent.config.keyfile import (
+    Entry,
+    decodeKeyFile,
+    parseKeyFile,
+    quote,
+    requireNoComment,
+    wholeNumber,
+)
 from ktlsagent.config.keys import PROFILE_KEYS, ROLE_KEYS, SUITE_KEYS, Key
 from ktlsagent.config.places import readPath
 from ktlsagent.config.profiles import Section, assemble, defaultSection
@@ -102,12 +110,7 @@ def loadConfig(path: str | None, searchOrder: Sequence[str] = SEARCH_ORDER) -> A
         return AgentConfig()
     try:
         with open(path, "rb") as file:
-            text = file.read().decode()
-    except UnicodeDecodeError as error:
-        found = f"the byte 0x{error.object[error.start]:02x}"
-        line = error.object.count(b"\n", 0, error.start) + 1
-        mistake = Mistake("", "", "text in UTF-8", found, line, "save the file in UTF-8")
-        raise ConfigError([mistake]) from None
+            text = decodeKeyFile(file.read())
     except (OSError, ValueError) as error:
         # ValueError is what a path with a NUL in it gets.
         found = getattr(error, "strerror", None) or str(error)
@@ -129,8 +132,9 @@ def parseConfig(text: str, path: str | None) -> AgentConfig:
         that contradict each other are only looked for where all can be read.
     """
     lines, mistakes = parseKeyFile(text)
-    sections = _sections(lines, mistakes)
-    notices = _read(sections.values(), mistakes)
+    notices: list[str] = []
+    sections = _sections(lines, mistakes, notices)
+    _read(sections.values(), mistakes, notices)
     values = {name: section.values for name, section in sections.items()}
     wrong = {mistake.section for mistake in mistakes}
     config = AgentConfig(
@@ -156,10 +160,18 @@ def parseConfig(text: str, path: str | None) -> AgentConfig:
     return config
 
 
-def _sections(lines: Iterable[Entry], mistakes: list[Mistake]) -> dict[str, Section]:
-    """Put what is known into its sections; the rest are mistakes."""
+def _sections(
+    lines: Iterable[Entry], mistakes: list[Mistake], notices: list[str]
+) -> dict[str, Section]:
+    """Put what is known into its sections; the rest are mistakes, or notices if they are old."""
     sections = {name: Section(name) for name in _SECTIONS}
     for entry in lines:
+        if entry.section in _LEGACY:
+            notices += _legacy(entry)
+            continue
+        if (entry.section, entry.key) in _DANE:
+            notices += _withoutDANE(entry, mistakes)
+            continue
         keys = _keysOf(entry.section)
         if entry.key not in keys and (entry.key or not keys):
             mistakes += _stranger(entry)
@@ -172,25 +184,26 @@ def _sections(lines: Iterable[Entry], mistakes: list[Mistake]) -> dict[str, Sect
     return sections
 
 
-def _read(sections: Iterable[Section], mistakes: list[Mistake]) -> list[str]:
-    """Read the values; what comes back are notices about those without effect."""
-    notices = []
+def _read(sections: Iterable[Section], mistakes: list[Mistake], notices: list[str]) -> None:
+    """Read the values; of those without effect there are notices."""
+    broken = {(mistake.section, mistake.key) for mistake in mistakes}
     for section in sections:
         keys = _keysOf(section.name)
         for name, entry in section.entries.items():
             key = keys[name]
             try:
+                requireNoComment(entry)
                 section.values[name] = value = key.read(entry)
             except ConfigError as error:
                 mistakes += error.mistakes
             else:
                 if key.notice and value:
                     where = f"line {entry.line}: [{section.name}] {name}"
-                    notices.append(f"{where} has no effect yet: {key.notice}")
-            if key.needs and key.needs not in section.entries:
+                    notices.append(f"{where} has no effect: {key.notice}")
+            alone = key.needs and key.needs not in section.entries
+            if alone and (section.name, key.needs) not in broken:
                 advice = f"add {key.needs} or remove {name}"
                 mistakes.append(entry.mistake(f"{key.needs} beside it", f"{name} alone", advice))
-    return notices
 
 
 def _keysOf(section: str) -> Mapping[str, Key]:
@@ -198,27 +211,42 @@ def _keysOf(section: str) -> Mapping[str, Key]:
     return PROFILE_KEYS if _PROFILE.fullmatch(section) else _SECTIONS.get(section, {})
 
 
+def _legacy(entry: Entry) -> Iterable[str]:
+    """Say that something of an old version of tlshd has no effect, and what to write today."""
+    today = _LEGACY[entry.section].get(entry.key)
+    advice = f"now write {today}" if today else "remove it"
+    yield (
+        f"line {entry.line}: [{entry.section}] {entry.key}".rstrip()
+        + f" has no effect, as with tlshd since its version 0.11: {advice}"
+    )
+
+
+def _withoutDANE(entry: Entry, mistakes: list[Mistake]) -> Iterable[str]:
+    """Take tlshd's key for certificates in DNS, as long as it asks for nothing."""
+    if entry.value == "off":
+        return [f"line {entry.line}: [{entry.section}] dane has no effect: {_NO_DNS}"]
+    advice = f"remove the line: {_NO_DNS}; keys can be pinned by spki_pins"
+    mistakes.append(
+        entry.mistake("off, which is all that there is here", quote(entry.value), advice)
+    )
+    return []
+
+
 def _stranger(entry: Entry) -> Iterable[Mistake]:
     """Say what is wrong with a header, or with a key that is not in the table."""
     known = {**_SECTIONS, "profile.NAME": PROFILE_KEYS}
     homes = [f"[{section}]" for section, keys in known.items() if entry.key in keys]
     home = f"it belongs in {' or '.join(homes)}" if homes else ""
-    legacy = _LEGACY.get((entry.section, entry.key))
     keys = _keysOf(entry.section)
     if not entry.key and not keys:
         header = f"[{entry.section}]"
         advice = suggest(header, [f"[{section}]" for section in known])
-        if legacy:
-            advice = f"old versions of tlshd read it; now write {legacy}"
-        elif entry.section.partition(".")[0] == "profile":
+        if entry.section.partition(".")[0] == "profile":
             advice = "the NAME in [profile.NAME] has 1 to 32 letters, digits, -, _ and ."
         yield Mistake("", "", "a section that is known", quote(header), entry.line, advice)
     elif entry.key and not entry.section:
         advice = home or "write the section's name in brackets above it"
         yield entry.mistake("a [section] before the first key", "no section yet", advice)
-    elif entry.key and legacy:
-        found = "a key of old versions of tlshd"
-        yield entry.mistake("a key that is known", found, f"now write {legacy}")
     elif entry.key and keys:
         advice = home or suggest(entry.key, keys)
         yield entry.mistake("a key that is known", "an unknown one", advice)
@@ -247,14 +275,20 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
 # Where profiles have values from that they do not have themselves.
 _INHERITED: Final = {*map(defaultSection, Role), "ktlsagent"}
 
-# What tlshd read before 0.11, and what to write today; with "" the section itself.
-_LEGACY: Final = {
-    ("main", ""): "[authenticate] and [debug]",
-    ("main", "debug"): "loglevel in [debug]",
-    ("main", "libdebug"): "tls in [debug]",
-    ("main", "tlsdebug"): "tls in [debug]",
-    ("main", "nl_debug"): "nl in [debug]",
-    ("main", "keyrings"): "keyrings in [authenticate]",
-    ("authentication", ""): "[authenticate]",
-    ("authentication", "keyrings"): "keyrings in [authenticate]",
+# tlshd's key for certificates in DNS (RFC 6698).
+_DANE: Final = {(defaultSection(role), "dane") for role in Role}
+_NO_DNS: Final = "nothing is looked up in DNS"
+
+# What tlshd read before 0.11 and passes over today, and what to write instead; with ""
+# the section itself.
+_LEGACY: Final[Mapping[str, Mapping[str, str]]] = {
+    "main": {
+        "": "[authenticate] and [debug]",
+        "debug": "loglevel in [debug]",
+        "libdebug": "tls in [debug]",
+        "tlsdebug": "tls in [debug]",
+        "nl_debug": "nl in [debug]",
+        "keyrings": "keyrings in [authenticate]",
+    },
+    "authentication": {"": "[authenticate]", "keyrings": "keyrings in [authenticate]"},
 }

@@ -10,6 +10,7 @@ A blank at the end that is meant is written C{\s}.
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -55,6 +56,29 @@ class Entry:
         return Mistake(self.section, self.key, expected, found, self.line, advice)
 
 
+def decodeKeyFile(data: bytes) -> str:
+    """
+    Decode a key file: UTF-8, with a byte order mark or without.  What a comment is
+    written in does not matter.
+
+    @param data: the whole file.
+    @return: its text.
+    @raise ConfigError: if anything else is in another encoding.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError([_otherEncoding(1, "UTF-16")])
+    lines = []
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        comment = line.lstrip(_BLANKS.encode()).startswith(b"#")
+        try:
+            lines.append(line.decode(errors="replace" if comment else "strict"))
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                [_otherEncoding(number, f"the byte 0x{line[error.start]:02x}")]
+            ) from None
+    return "\n".join(lines)
+
+
 def parseKeyFile(text: str) -> tuple[list[Entry], list[Mistake]]:
     """
     Sort the lines of a key file into entries and mistakes.
@@ -76,7 +100,8 @@ def parseKeyFile(text: str) -> tuple[list[Entry], list[Mistake]]:
         elif not line or line.startswith("#"):
             pass
         elif "-----BEGIN " in line:
-            mistakes.append(_pastedPEM(Entry(section or "", "", "", number)))
+            name = key if equals and _isName(key) else ""
+            mistakes.append(_pastedPEM(Entry(section or "", name, "", number)))
             pasted = "-----END " not in line
         elif line.startswith("["):
             header = _HEADER.fullmatch(line) if line.isprintable() else None
@@ -90,6 +115,25 @@ def parseKeyFile(text: str) -> tuple[list[Entry], list[Mistake]]:
         elif section is not None:
             entries.append(Entry(section, key, value, number))
     return entries, mistakes
+
+
+def requireNoComment(entry: Entry) -> None:
+    """
+    Refuse a value with something behind it that looks like a comment: it would be a part
+    of the value, and a rule to deny somebody, for instance, would be about nobody.
+
+    @param entry: the entry.
+    @raise ConfigError: if it has one.
+    """
+    value, comment, _ = re.split(r"((?:^|[ \t])#|$)", entry.value, maxsplit=1)
+    if comment:
+        mistake = entry.mistake(
+            "a value without a comment behind it",
+            f"one behind {quote(value.strip(_BLANKS))}",
+            "put the comment on a line of its own; a blank before a # that is part of the value"
+            " is written \\s",
+        )
+        raise ConfigError([mistake])
 
 
 def unescape(entry: Entry) -> str:
@@ -184,6 +228,10 @@ def _pieces(entry: Entry, separator: str) -> list[str]:
             )
             raise ConfigError([mistake])
     return pieces
+
+
+def _otherEncoding(line: int, found: str) -> Mistake:
+    return Mistake("", "", "text in UTF-8", found, line, "save the file in UTF-8")
 
 
 def _pastedPEM(entry: Entry) -> Mistake:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorThreads, IReactorTime
@@ -213,11 +213,16 @@ class KeyDescription:
     What the kernel says about a key (C{keyctl_describe(3)}).
 
     @ivar type: C{user}, C{psk}, C{keyring} and so on.
-    @ivar description: its name.
+    @ivar description: its name, which whoever made it has chosen: any octets but NUL.
+    @ivar uid: who owns it, as our user namespace numbers users.
+    @ivar permissions: the rights of possessor, owner, group and others, an octet for each
+        (C{keyctl_setperm(3)}).
     """
 
     type: str
     description: bytes
+    uid: int
+    permissions: int
 
 
 class IKeyrings(Interface):
@@ -241,12 +246,27 @@ class IKeyrings(Interface):
         @return: in words, with what to do; C{None} if nothing stands in the way.
         """
 
-    def find(name: str) -> int | None:
+    def find(names: Collection[str]) -> Mapping[str, int]:
         """
-        Find a keyring by its name, wherever it is.
+        Find keyrings by their names, wherever they are: those that are root's or our own
+        and that nobody else may change.  The kernel has no call for it, and its list of
+        all keys may be long: this belongs into a thread.
 
-        @param name: its description.
-        @return: its serial, C{None} if there is none that we may see.
+        @param names: their descriptions.
+        @return: their serials, without those that were not found.
+        @raise OSError: if there is no list of keys.
+        """
+
+    def search(keyring: int, kind: str, description: bytes) -> int | None:
+        """
+        Have the kernel look for a key in a keyring and in those that are inside of it.
+        The kernel may take one whose description only begins like that.
+
+        @param keyring: the keyring's serial.
+        @param kind: the key's type.
+        @param description: the key's description.
+        @return: a serial, C{None} if there is none.
+        @raise OSError: if the kernel refuses, or has found one that is of no use.
         """
 
     def link(serial: int) -> None:
@@ -271,7 +291,7 @@ class IKeyrings(Interface):
         Describe a key.
 
         @param serial: its serial.
-        @return: its type and name.
+        @return: its type, its name, and whose it is.
         @raise OSError: if there is no such key, or it may not be seen.
         """
 

@@ -6,24 +6,36 @@ and somebody has to take it out again (C{net/handshake/tlshd.c}).
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import keyutils
+from twisted.internet.defer import DeferredLock, TimeoutError  # noqa: A004 - its own
+from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from ktlsagent.errors import StartError
-from ktlsagent.interfaces import IKeyrings, KeyDescription
+from ktlsagent.interfaces import IAgentReactor, IKeyrings, KeyDescription
+from ktlsagent.keytrust import KEYRING, flawOf, isKeyring
 from ktlsagent.ledger import Ledger
 
 _PLACEHOLDER = b"ktlsagent"
-_KEYS_FIELDS = 9
-"""Fields of a line of C{/proc/keys}; the last is the description and its details."""
+_MOST_LISTED = 2**24
+"""
+How many octets of C{/proc/keys} are read at the most.  A user may have 200 keys with
+20,000 octets of descriptions, but somebody with many user numbers has as many times that.
+"""
 
-_KEYS_OWNER = 5
-"""Which of them is the owner's uid."""
+_LARGEST_SERIAL = 2**31 - 1
+
+SEARCH_SECONDS = 1.0
+"""How long a request waits for a look through all keys."""
+
+_REST = 20
+"""How many times as long as such a look took there is none for the same name."""
 
 _SERIAL = struct.Struct("=i")
 
@@ -60,22 +72,39 @@ class Keyrings:
             "cannot be served, and keys of .nfs only if others may read them; NFS with files works"
         )
 
-    def find(self, name: str) -> int | None:
+    def find(self, names: Collection[str]) -> Mapping[str, int]:
         """
-        See L{IKeyrings}.  libkeyutils' own search does not look everywhere.
-        Others' keyrings are passed over: a name is nobody's property.
+        See L{IKeyrings}.  Descriptions are in the list as they are, line ends included, so
+        anybody can put any line into it: what it says is asked of the kernel again.
         """
-        owners = ("0", str(os.geteuid()))
-        with open(self._keysFile, encoding="utf-8", errors="replace") as lines:
+        found: dict[str, int] = {}
+        wanted = _line(names)
+        left = _MOST_LISTED
+        with open(self._keysFile, "rb") as lines:
             for line in lines:
-                fields = line.split(maxsplit=_KEYS_FIELDS - 1)
-                if len(fields) == _KEYS_FIELDS and fields[-2] == "keyring":
-                    # The description is followed by a colon and the content's size.
-                    found = fields[-1].rpartition(":")[0]
-                    usable = "R" not in fields[1] and fields[_KEYS_OWNER] in owners
-                    if found == name and usable:
-                        return _signed(int(fields[0], 16))
-        return None
+                left -= len(line)
+                if left < 0 or len(found) == len(names):
+                    break
+                fields = wanted.fullmatch(line)
+                if fields is not None:
+                    name = fields["name"].decode()
+                    serial = _signed(int(fields["serial"], 16))
+                    if name not in found and self._isKeyring(serial, name):
+                        found[name] = serial
+        return found
+
+    def _isKeyring(self, serial: int, name: str) -> bool:
+        try:
+            return isKeyring(self.describe(serial), name)
+        except OSError:
+            # One that may not even be seen is not ours.
+            return False
+
+    def search(self, keyring: int, kind: str, description: bytes) -> int | None:
+        """See L{IKeyrings}."""
+        with _asOSError():
+            serial: int | None = keyutils.search(keyring, description, 0, kind.encode())
+        return serial
 
     def link(self, serial: int) -> None:
         """See L{IKeyrings}."""
@@ -99,14 +128,25 @@ class Keyrings:
         """See L{IKeyrings}."""
         with _asOSError():
             text: bytes = keyutils.describe_key(serial)
-        kind, _uid, _gid, _permissions, description = text.split(b";", 4)
-        return KeyDescription(kind.decode("ascii", "replace"), description)
+        kind, uid, _gid, permissions, description = text.split(b";", 4)
+        return KeyDescription(
+            kind.decode("ascii", "replace"), description, int(uid), int(permissions, 16)
+        )
 
     def read(self, serial: int) -> bytes:
         """See L{IKeyrings}."""
         with _asOSError():
             payload: bytes = keyutils.read_key(serial)
         return payload
+
+
+def _line(names: Collection[str]) -> re.Pattern[bytes]:
+    """Describe the lines of C{/proc/keys} for keyrings (C{security/keys/proc.c})."""
+    choice = b"|".join(re.escape(name.encode()) for name in names)
+    return re.compile(
+        rb"(?P<serial>[0-9a-f]{8}) \S{7} +\d+ +\S+ [0-9a-f]{8} +\d+ +\d+ keyring   "
+        rb"(?P<name>" + choice + rb"): (?:empty|\d+)\n"
+    )
 
 
 def _signed(serial: int) -> int:
@@ -133,14 +173,19 @@ class RequestKeyrings:
     @ivar keyrings: the process keyring.
     """
 
-    def __init__(self, keyrings: IKeyrings, ledger: Ledger) -> None:
+    def __init__(self, keyrings: IKeyrings, ledger: Ledger, reactor: IAgentReactor) -> None:
         """
         @param keyrings: the process keyring.
         @param ledger: where the links are counted.
+        @param reactor: has threads to look through all keys in.
         """
         self.keyrings = keyrings
         self._ledger = ledger
+        self._reactor = reactor
         self._uses: Counter[int] = Counter()
+        self._known: dict[str, int] = {}
+        self._notBefore: dict[str, float] = {}
+        self._looking = DeferredLock()
 
     def hold(self, serial: int) -> int:
         """
@@ -166,27 +211,91 @@ class RequestKeyrings:
             return None
         return description.decode("utf-8", "backslashreplace") or None
 
-    def borrow(self, names: Sequence[str]) -> list[int]:
+    async def borrow(self, names: Sequence[str], note: Callable[[str], None]) -> list[int]:
         """
         Link keyrings for a request that needs them, however late their
         modules were loaded.  One that is not there or may not be linked is
         left out: its keys may be readable for other reasons.
 
         @param names: the keyrings' names or, in digits, serials.
+        @param note: is told of a keyring that is there and is not believed in.
         @return: their serials, each to be given to L{release}.
         """
+        await self._find([name for name in names if not name.isdecimal()])
         borrowed = []
         for name in names:
+            serial = int(name) if name.isdecimal() else self._known.get(name)
+            if serial is None or serial > _LARGEST_SERIAL:
+                continue
             try:
-                serial = int(name) if name.isdecimal() else self.keyrings.find(name)
-                if serial is None:
-                    continue
-                if serial not in self._uses:
-                    self.keyrings.link(serial)
+                flaw = self._link(serial)
             except OSError:
                 continue
-            borrowed.append(self.hold(serial))
+            if flaw is None:
+                borrowed.append(self.hold(serial))
+            else:
+                note(f"the keyring {name} is left out: expected one of root's, found {flaw}")
         return borrowed
+
+    def _link(self, serial: int) -> str | None:
+        """
+        Link a keyring, and look at it then: what is linked cannot become another one.
+
+        @return: what stands against it, in words; then it is not linked.
+        @raise OSError: if it is not there, or may not be linked or seen.
+        """
+        if serial not in self._uses:
+            self.keyrings.link(serial)
+        try:
+            described = self.keyrings.describe(serial)
+            flaw = flawOf(described)
+            if described.type != KEYRING:
+                flaw = f"a key of the type {described.type}"
+        except OSError:
+            self._unlinkUnused(serial)
+            raise
+        if flaw is not None:
+            self._unlinkUnused(serial)
+        return flaw
+
+    def _unlinkUnused(self, serial: int) -> None:
+        if serial not in self._uses:
+            self.keyrings.unlink(serial)
+
+    async def _find(self, names: Sequence[str]) -> None:
+        """
+        See to it that the serials of keyrings are known.  That of a name stays known as
+        long as it is that of a keyring with this name.  All keys are looked through by one
+        request at a time, and seldom for a name that is not found.
+        """
+        if all(self._isKnown(name) for name in names):
+            return
+        async with self._looking:
+            began = self._reactor.seconds()
+            missing = [
+                name
+                for name in names
+                if not self._isKnown(name) and self._notBefore.get(name, began) <= began
+            ]
+            if not missing:
+                return
+            pool = self._reactor.getThreadPool()
+            search = deferToThreadPool(self._reactor, pool, self.keyrings.find, missing)
+            with suppress(OSError, TimeoutError):
+                self._known.update(await search.addTimeout(SEARCH_SECONDS, self._reactor))
+            now = self._reactor.seconds()
+            self._notBefore.update(dict.fromkeys(missing, now + max(1.0, _REST * (now - began))))
+
+    def _isKnown(self, name: str) -> bool:
+        """Say whether the serial of a name is known and is still that of a keyring of ours."""
+        serial = self._known.get(name)
+        try:
+            known = serial is not None and isKeyring(self.keyrings.describe(serial), name)
+        except OSError:
+            known = False
+        if not known:
+            self._known.pop(name, None)
+        return known
 
     def release(self, serial: int) -> None:
         """

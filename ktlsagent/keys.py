@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import crypto
 
 from ktlsagent.errors import HandshakeError, KeyForbidden, KeyUnusable
-from ktlsagent.interfaces import IKeyrings
+from ktlsagent.interfaces import IKeyrings, KeyDescription
+from ktlsagent.keytrust import flawOf
 from ktlsagent.protocols.context import OwnCertificate
 from ktlsagent.protocols.psk import PreSharedKey, hashOf, listIdentities, quoteIdentity
 
@@ -24,6 +25,7 @@ _LENGTHS = range(16, 513)
 """Octets of a PSK that OpenSSL takes."""
 
 _PEM = b"-----BEGIN "
+_A_KEYRING = "a keyring with pre-shared keys"
 
 _WORDS = {
     errno.ENOKEY: "none with that serial",
@@ -32,6 +34,23 @@ _WORDS = {
     errno.EKEYEXPIRED: "that it has expired",
     errno.EKEYREJECTED: "that it was rejected",
 }
+
+
+@dataclass(slots=True)
+class _Found:
+    """
+    What a look for a pre-shared key has found.
+
+    @ivar rings: the keyrings that are believed in, and the serials in each.
+    @ivar present: the serials of the keys, by their identities.
+    @ivar unusable: which keys cannot be used and why, in words.
+    @ivar refusal: why a keyring cannot be looked into.
+    """
+
+    rings: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+    present: dict[bytes, int] = field(default_factory=dict)
+    unusable: list[str] = field(default_factory=list)
+    refusal: HandshakeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +72,9 @@ class RequestKeys:
         @param serial: the key's serial.
         @return: the key, with the identity that its description is.
         @raise KeyUnusable: if it is not there or no PSK.
-        @raise KeyForbidden: if it may not be read.
+        @raise KeyForbidden: if it may not be read, or is not believed in.
         """
-        try:
-            described = self.keyrings.describe(serial)
-        except OSError as error:
-            raise self._refusal(error, serial, "a pre-shared key") from error
+        described = self._trusted(serial, "a pre-shared key")
         if described.type not in _PRESHARED_TYPES:
             raise KeyUnusable(
                 "key-unusable",
@@ -71,6 +87,11 @@ class RequestKeys:
                 "key-unusable",
                 f"expected a pre-shared key of {_LENGTHS[0]} to {_LENGTHS[-1]} octets, found "
                 f"key {serial} with {len(payload)}",
+            )
+        if self._trusted(serial, "a pre-shared key") != described:
+            # Its number has become another key's while it was read.
+            raise KeyUnusable(
+                "key-unusable", f"expected a pre-shared key as key {serial}, found it replaced"
             )
         identity = described.description
         return PreSharedKey(identity, payload, hashOf(identity, len(payload)), serial)
@@ -85,34 +106,69 @@ class RequestKeys:
         @raise KeyUnusable: if none of them is there; it lists what is.
         @raise KeyForbidden: if the key may not be read.
         """
-        present: dict[bytes, int] = {}
-        unusable: list[str] = []
-        refusal: tuple[OSError, int] | None = None
+        found = _Found()
         for ring in self.rings:
             try:
-                serials = self.keyrings.keys(ring)
+                self._trusted(ring, _A_KEYRING)
+                found.rings.append((ring, self.keyrings.keys(ring)))
             except OSError as error:
-                refusal = (error, ring)
-                continue
+                found.refusal = self._refusal(error, ring, _A_KEYRING)
+            except HandshakeError as error:
+                found.refusal = error
+        serial = self._searched(found, offered)
+        if serial is None:
+            self._listed(found)
+            serial = next((found.present[name] for name in offered if name in found.present), None)
+        if serial is not None:
+            return self.preSharedKey(serial)
+        if found.refusal is not None:
+            try:
+                raise found.refusal
+            finally:
+                # Else the exception and this frame would hold each other.
+                del found
+        raise KeyUnusable(
+            "unknown-identity",
+            f"expected a key for {_list(offered)}, found keys for {_list(sorted(found.present))} "
+            f"in {len(self.rings)} keyrings{''.join(found.unusable)}",
+        )
+
+    def _searched(self, found: _Found, offered: Sequence[bytes]) -> int | None:
+        """
+        Have the kernel look for the identities, which spares us looking at all keys.
+
+        @return: the key's serial, C{None} if that does not settle it.
+        """
+        for identity in offered:
+            for ring, serials in found.rings:
+                for kind in _PRESHARED_TYPES:
+                    try:
+                        serial = self.keyrings.search(ring, kind, identity)
+                        if serial is None:
+                            continue
+                        described = self.keyrings.describe(serial)
+                    except OSError:
+                        return None
+                    same = described.description == identity and serial in serials
+                    return serial if same and flawOf(described) is None else None
+        return None
+
+    def _listed(self, found: _Found) -> None:
+        """Look at all keys."""
+        for _ring, serials in found.rings:
             for serial in serials:
                 try:
                     described = self.keyrings.describe(serial)
                 except OSError as error:
-                    unusable.append(f"; key {serial} cannot be used: {error.strerror}")
+                    found.unusable.append(f"; key {serial} cannot be used: {error.strerror}")
                     continue
-                if described.type in _PRESHARED_TYPES:
-                    present.setdefault(described.description, serial)
-        for identity in offered:
-            if identity in present:
-                return self.preSharedKey(present[identity])
-        if refusal is not None:
-            cause, ring = refusal
-            raise self._refusal(cause, ring, "a keyring with pre-shared keys") from cause
-        raise KeyUnusable(
-            "unknown-identity",
-            f"expected a key for {_list(offered)}, found keys for {_list(sorted(present))} in "
-            f"{len(self.rings)} keyrings{''.join(unusable)}",
-        )
+                if described.type not in _PRESHARED_TYPES:
+                    continue
+                flaw = flawOf(described)
+                if flaw is None:
+                    found.present.setdefault(described.description, serial)
+                else:
+                    found.unusable.append(f"; key {serial} cannot be used: found {flaw}")
 
     def ownCertificate(
         self, certificate: int | None, privateKey: int | None, configured: OwnCertificate | None
@@ -143,7 +199,7 @@ class RequestKeys:
         )
 
     def _certificates(self, serial: int) -> tuple[crypto.X509, ...]:
-        payload = self._read(serial, "a certificate")
+        payload = self._trustedPayload(serial, "a certificate")
         try:
             if _PEM in payload:
                 found = x509.load_pem_x509_certificates(payload)
@@ -154,7 +210,7 @@ class RequestKeys:
         return tuple(crypto.X509.from_cryptography(certificate) for certificate in found)
 
     def _privateKey(self, serial: int) -> crypto.PKey:
-        payload = self._read(serial, "a private key")
+        payload = self._trustedPayload(serial, "a private key")
         load = (
             serialization.load_pem_private_key
             if _PEM in payload
@@ -166,11 +222,30 @@ class RequestKeys:
             # Not chained: nobody knows what is quoted in there.
             raise _unparsable(serial, "an unencrypted private key in DER or PEM") from None
 
+    def _trusted(self, serial: int, what: str) -> KeyDescription:
+        """Describe a key or a keyring that nobody but root and us has made what it is."""
+        try:
+            described = self.keyrings.describe(serial)
+        except OSError as error:
+            raise self._refusal(error, serial, what) from error
+        flaw = flawOf(described)
+        if flaw is not None:
+            raise KeyForbidden(
+                "key-untrusted",
+                f"expected {what} of root's that nobody else may change, found of key {serial} "
+                f"{flaw}; keyctl chown and keyctl setperm mend that",
+            )
+        return described
+
     def _read(self, serial: int, what: str) -> bytes:
         try:
             return self.keyrings.read(serial)
         except OSError as error:
             raise self._refusal(error, serial, what) from error
+
+    def _trustedPayload(self, serial: int, what: str) -> bytes:
+        self._trusted(serial, what)
+        return self._read(serial, what)
 
     def _refusal(self, error: OSError, serial: int, what: str) -> HandshakeError:
         """Say which key it is and what is missing."""

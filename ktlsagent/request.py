@@ -167,8 +167,8 @@ class Upcall:
             with self._agent.steps.turn(peer and peer.address, self._deadline) as turn:
                 await self._comes(turn, transport)
                 served = self._choose(transport, peer)
-                self._rings += keyrings.borrow(
-                    policy.keyringsFor(self._request, self._profiles.keyrings)
+                self._rings += await keyrings.borrow(
+                    policy.keyringsFor(self._request, self._profiles.keyrings), self._report.note
                 )
                 keys = RequestKeys(keyrings.keyrings, self._rings)
                 served = await self._withTokens(served)

@@ -114,7 +114,7 @@ class AgentService(Service):
             reactor,
             self._kernel,
             self._kernelTLS,
-            RequestKeyrings(self._keyrings, self.ledger),
+            RequestKeyrings(self._keyrings, self.ledger, reactor),
             self._configured,
             self._tokens,
             self.ledger,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import keyutils
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent import keyrings
@@ -17,6 +18,7 @@ from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ledger import Ledger
 from tests.support import keyringstests
 from tests.support.fakekeyrings import FakeKeyrings
+from tests.support.reactor import HeldThreadPool, TurnReactor
 
 _T = TypeVar("_T")
 
@@ -45,6 +47,9 @@ class FakeKeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     def forbid(self, serial: int) -> None:
         self.fake.forbid(serial)
 
+    def setPermissions(self, serial: int, permissions: int) -> None:
+        self.fake.own(serial, 0, permissions)
+
     def test_possession(self) -> None:
         """A key can be read only while the keyring that it is in is linked."""
         ring = self.fake.addKeyring("ring")
@@ -70,7 +75,7 @@ class FakeKeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
         ring = self.fake.addKeyring("ring")
         self.fake.linkError = self.fake.findError = errno.EACCES
         self.assertRaises(PermissionError, self.fake.link, ring)
-        self.assertRaises(PermissionError, self.fake.find, "ring")
+        self.assertRaises(PermissionError, self.fake.find, ["ring"])
         self.fake.linkAtAccept(7)
         self.fake.unlinkError = errno.EACCES
         self.assertRaises(PermissionError, self.fake.unlink, 7)
@@ -113,7 +118,12 @@ class _KernelKeys:
 
     def describe_key(self, key: int) -> bytes:
         found = self._call(self.fake.describe, key)
-        return b"%s;0;0;3f010000;%s" % (found.type.encode(), found.description)
+        head = b"%s;%d;0;%08x;" % (found.type.encode(), found.uid, found.permissions)
+        return head + found.description
+
+    def search(self, keyring: int, description: bytes, destination: int, kind: bytes) -> int | None:
+        assert destination == 0
+        return self._call(self.fake.search, keyring, kind.decode(), description)
 
     def read_key(self, key: int) -> bytes:
         if key == -2:
@@ -129,10 +139,17 @@ class _KernelKeys:
         with open(self._path, "wb") as lines:
             for serial, key in self.fake._keys.items():
                 flags = b"IR-Q---" if key.error == errno.EKEYREVOKED else b"I--Q---"
-                kind, name = key.described.type.encode(), key.described.description
+                told = key.described
                 lines.write(
-                    b"%08x %s     1 perm 3f010000 %5d     0 %-9s %s: 1\n"
-                    % (serial, flags, os.geteuid(), kind, name)
+                    b"%08x %s     1 perm %08x %5d     0 %-9.9s %s: 1\n"
+                    % (
+                        serial,
+                        flags,
+                        told.permissions,
+                        told.uid,
+                        told.type.encode(),
+                        told.description,
+                    )
                 )
 
     def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
@@ -175,6 +192,10 @@ class KeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
     def forbid(self, serial: int) -> None:
         self.keys.fake.forbid(serial)
 
+    def setPermissions(self, serial: int, permissions: int) -> None:
+        self.keys.fake.own(serial, 0, permissions)
+        self.keys.write()
+
     def test_notAllowed(self) -> None:
         """Without keyctl(2) the error says what has to be allowed."""
         self.keys.error = errno.EPERM
@@ -203,32 +224,83 @@ class KeyringsTests(keyringstests.KeyringsTestsMixin, SynchronousTestCase):
 
     def test_findAmongLines(self) -> None:
         """Lines of the kernel's are understood: its keyrings, full ones and empty ones."""
+        for name, serial in (
+            (".nfs", 0x1940F62C),
+            (".nvme", 0x2ACE1945),
+            ("with: sign", 0x7FFFFFFE),
+        ):
+            self.keys.fake.addKeyring(name, serial)
         found = self.listed(
             "0e956e07 I--Q---     1 perm 0c030000     0 65534 keyring   .user_reg: 2",
             "1940f62c I------     1 perm 1f030000     0     0 keyring   .nfs: empty",
             "2ace1944 I------    12   4w 0f0b0000     0     0 psk       .nvme: 32",
             "",
             "2ace1945 I------    12 expd 0f0b0000     0     0 keyring   .nvme: 1",
-            "fffffffe I------     1 perm 0f0b0000     0     0 keyring   with: sign: 1",
+            "7ffffffe I------ 1000000 perm 0f0b0000 1000000     0 keyring   with: sign: 1",
         )
-        self.assertEqual(found.find(".nfs"), 0x1940F62C)
-        self.assertEqual(found.find(".nvme"), 0x2ACE1945)
-        self.assertEqual(found.find("with: sign"), -2)
-        for name in (".nvm", ".nvme: 1", "with", "keyring", "psk"):
-            self.assertIsNone(found.find(name))
+        expected = {".nfs": 0x1940F62C, ".nvme": 0x2ACE1945, "with: sign": 0x7FFFFFFE}
+        self.assertEqual(found.find(expected), expected)
+        self.assertEqual(found.find((".nvm", ".nvme: 1", "with", "keyring", "psk")), {})
 
     def test_findForeign(self) -> None:
         """A keyring of another user is not taken for the one of that name."""
         self.patch(os, "geteuid", lambda: 4711)
-        line = "1940f62%d I--Q---     1 perm 3f3f3f3f %5d     0 keyring   shared: 1"
-        self.assertIsNone(self.listed(line % (1, 4712)).find("shared"))
+        foreign, own = self.addKeyring("shared"), self.addKeyring("shared")
+        self.keys.fake.own(foreign, 4712)
         for owner in (0, 4711):
-            both = self.listed(line % (1, 4712), line % (2, owner))
-            self.assertEqual(both.find("shared"), 0x1940F622)
+            self.keys.fake.own(own, owner)
+            self.keys.write()
+            self.assertEqual(self.makeKeyrings().find(["shared"]), {"shared": own})
+        self.keys.fake.own(own, 4712)
+        self.assertEqual(self.makeKeyrings().find(["shared"]), {})
+
+    def test_findNobodys(self) -> None:
+        """What belongs to nobody may belong to anybody, even for an agent that is nobody."""
+        self.patch(os, "geteuid", lambda: 65534)
+        self.keys.fake.own(self.addKeyring("shared"), 65534)
+        self.keys.write()
+        self.assertEqual(self.makeKeyrings().find(["shared"]), {})
+
+    def test_findForged(self) -> None:
+        """
+        Whatever a line says, what it is about is asked of the kernel: it may be forged by
+        the description of any key, and it may be older than the key.
+        """
+        line = "%08x I--Q---     1 perm 3f010000     0     0 keyring   backup: 1"
+        fake = self.keys.fake
+        theirs, other = self.addKeyring("backup"), self.addKeyring("other")
+        fake.own(theirs, 4711)
+        key = fake.addKey(other, b"backup")
+        unseen, revoked = self.addKeyring("backup"), self.addKeyring("backup")
+        fake.spoil(unseen, errno.EACCES)
+        fake.spoil(revoked, errno.EKEYREVOKED)
+        forged = [
+            line % serial for serial in (theirs, other, key, unseen, revoked, 4711, 0xFFFFFFFE)
+        ]
+        self.assertEqual(self.listed(*forged).find(["backup"]), {})
+        true = self.addKeyring("backup")
+        self.assertEqual(self.listed(*forged, line % true).find(["backup"]), {"backup": true})
+
+    def test_findInside(self) -> None:
+        """A line is one that ends as the kernel's do: no other sign makes two of it."""
+        ring = self.addKeyring("backup")
+        line = f"{ring:08x} I--Q---     1 perm 3f010000     0     0 keyring   backup: 1"
+        for before in ("\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", " ", "x"):
+            self.assertEqual(self.listed(f"{before}{line}").find(["backup"]), {})
+        for behind in ("\r", " ", "\x85", ": 1"):
+            self.assertEqual(self.listed(f"{line}{behind}").find(["backup"]), {})
+
+    def test_findNoMore(self) -> None:
+        """A list without end is not read to its end."""
+        ring = self.addKeyring("backup")
+        line = f"{ring:08x} I--Q---     1 perm 3f010000     0     0 keyring   backup: 1"
+        long = ["x" * 4095] * (keyrings._MOST_LISTED // 4096)
+        self.assertEqual(self.listed(*long[1:], line).find(["backup"]), {"backup": ring})
+        self.assertEqual(self.listed(*long, line).find(["backup"]), {})
 
     def test_noList(self) -> None:
         """Without C{/proc/keys} the error is the system's."""
-        self.assertRaises(FileNotFoundError, Keyrings("/nonexistent/keys").find, ".nvme")
+        self.assertRaises(FileNotFoundError, Keyrings("/nonexistent/keys").find, [".nvme"])
 
 
 class RestrictionTests(SynchronousTestCase):
@@ -253,7 +325,29 @@ class RequestKeyringsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.fake = FakeKeyrings()
         self.ledger = Ledger()
-        self.requests = RequestKeyrings(self.fake, self.ledger)
+        self.reactor = TurnReactor()
+        self.requests = RequestKeyrings(self.fake, self.ledger, self.reactor)
+        self.notes: list[str] = []
+
+    def borrow(self, *names: str) -> list[int]:
+        """
+        Borrow keyrings for a request.
+
+        @param names: their names.
+        @return: their serials.
+        """
+        borrowed = self.borrowing(*names)
+        self.reactor.settle()
+        return self.successResultOf(borrowed)
+
+    def borrowing(self, *names: str) -> Deferred[list[int]]:
+        """
+        Begin to borrow keyrings for a request.
+
+        @param names: their names.
+        @return: fires with their serials.
+        """
+        return Deferred.fromCoroutine(self.requests.borrow(names, self.notes.append))
 
     def hold(self, serial: int) -> None:
         """
@@ -317,25 +411,27 @@ class RequestKeyringsTests(SynchronousTestCase):
     def test_borrow(self) -> None:
         """Keyrings are found by name or by serial and linked, and taken out afterwards."""
         rings = [self.fake.addKeyring(name) for name in (".nvme", "more", "other")]
-        borrowed = self.requests.borrow([".nvme", str(rings[1])])
+        borrowed = self.borrow(".nvme", str(rings[1]))
         self.assertEqual(borrowed, rings[:2])
         self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (2, rings[:2]))
         for ring in borrowed:
             self.requests.release(ring)
-        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (0, []))
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked(), self.notes), (0, [], []))
 
     def test_borrowLate(self) -> None:
-        """A keyring whose module is loaded late is found when it is there."""
-        self.assertEqual(self.requests.borrow([".nvme"]), [])
+        """A keyring whose module is loaded late is found when it is there, a second later."""
+        self.assertEqual(self.borrow(".nvme"), [])
         ring = self.fake.addKeyring(".nvme")
-        self.assertEqual(self.requests.borrow([".nvme"]), [ring])
+        self.assertEqual(self.borrow(".nvme"), [])
+        self.reactor.advance(1.0)
+        self.assertEqual(self.borrow(".nvme"), [ring])
 
     def test_borrowShared(self) -> None:
         """A keyring that the kernel has linked for one request is shared with another's."""
         ring = self.fake.addKeyring(".nvme")
         self.hold(ring)
         self.fake.linkError = errno.EACCES
-        self.assertEqual(self.requests.borrow([".nvme", str(ring)]), [ring, ring])
+        self.assertEqual(self.borrow(".nvme", str(ring)), [ring, ring])
         self.assertEqual(self.ledger.keyLinks, 1)
         for _use in range(2):
             self.requests.release(ring)
@@ -346,10 +442,102 @@ class RequestKeyringsTests(SynchronousTestCase):
     def test_borrowRefused(self) -> None:
         """What cannot be found or linked is left out, and the others are not lost."""
         ring = self.fake.addKeyring("more")
-        self.assertEqual(self.requests.borrow(["4711", "\u00b2", str(ring)]), [ring])
+        never = ("4711", "\u00b2", "0", "4294967294", "9" * 99)
+        self.assertEqual(self.borrow(*never, str(ring)), [ring])
         self.fake.findError = errno.EACCES
-        self.assertEqual(self.requests.borrow([str(ring), ".nvme"]), [ring])
+        self.assertEqual(self.borrow(str(ring), ".nvme"), [ring])
         self.fake.linkError = errno.EACCES
         other = self.fake.addKeyring("other")
-        self.assertEqual(self.requests.borrow([str(other)]), [])
+        self.assertEqual(self.borrow(str(other)), [])
         self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (1, [ring]))
+
+    def test_borrowForeign(self) -> None:
+        """By serial, what is no keyring of ours is left out and said, and is not linked."""
+        theirs, open_ = self.fake.addKeyring("theirs"), self.fake.addKeyring("open")
+        key = self.fake.addKey(theirs, b"key")
+        self.fake.own(theirs, 4711)
+        self.fake.own(open_, 0, 0x3F010004)
+        self.assertEqual(self.borrow(str(theirs), str(open_), str(key)), [])
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (0, []))
+        for note, words in zip(
+            self.notes,
+            ("belongs to the user 4711", "anybody may write", "a key of the type user"),
+            strict=True,
+        ):
+            self.assertIn(words, note)
+
+    def test_borrowHeldForeign(self) -> None:
+        """One that another request holds stays linked for it."""
+        self.hold(7)
+        self.fake.own(7, 4711)
+        self.assertEqual(self.borrow("7"), [])
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (1, [7]))
+
+    def test_lookedForOnce(self) -> None:
+        """All keys are looked through once, as long as what was found stays what it is."""
+        rings = [self.fake.addKeyring(name) for name in (".nvme", "more")]
+        for _use in range(3):
+            self.assertEqual(self.borrow(".nvme", "more"), rings)
+        self.assertEqual(self.fake.searches, 1)
+
+    def test_lookedForAgain(self) -> None:
+        """What was found is looked for again when it has become something else."""
+        ring = self.fake.addKeyring("more")
+        for number, change in enumerate(
+            (
+                lambda: self.fake.own(ring, 4711),
+                lambda: self.fake.spoil(ring, errno.EKEYREVOKED),
+                lambda: self.fake.spoil(ring, errno.EACCES),
+                lambda: self.fake.forget(ring),
+                lambda: self.fake.addKeyring("another of the same serial", ring),
+            ),
+            1,
+        ):
+            with self.subTest(number):
+                self.assertEqual(self.borrow("more"), [ring])
+                self.requests.release(ring)
+                change()
+                self.reactor.advance(1.0)
+                self.assertEqual(self.borrow("more"), [])
+                self.fake.forget(self.fake.addKeyring("more", ring))
+                self.fake.addKeyring("more", ring)
+                self.reactor.advance(1.0)
+
+    def test_lookedForSeldom(self) -> None:
+        """For a name that is not there all keys are looked through once in a second."""
+        for _request in range(5):
+            self.assertEqual(self.borrow("absent"), [])
+        self.assertEqual(self.fake.searches, 1)
+        self.reactor.advance(1.0)
+        self.assertEqual(self.borrow("absent"), [])
+        self.assertEqual(self.fake.searches, 2)
+
+    def test_lookedForTogether(self) -> None:
+        """Requests that come at once wait for the same look; one for another name has its own."""
+        ring = self.fake.addKeyring("more")
+        together = [self.borrowing("more") for _request in range(3)]
+        absent = self.borrowing("absent")
+        self.assertEqual(self.fake.searches, 0)
+        self.reactor.settle()
+        for one in together:
+            self.assertEqual(self.successResultOf(one), [ring])
+        self.assertEqual((self.successResultOf(absent), self.fake.searches), ([], 2))
+
+    def test_lookTakesTooLong(self) -> None:
+        """A request does not wait long, and the next look comes the later the longer it took."""
+        ring = self.fake.addKeyring("more")
+        pool = self.reactor.threadPool = HeldThreadPool(self.reactor)
+        self.assertEqual(self.fake.searches, 0)
+        slow = self.borrowing("more")
+        self.assertNoResult(slow)
+        self.reactor.advance(keyrings.SEARCH_SECONDS)
+        self.assertEqual(self.successResultOf(slow), [])
+        pool.release()
+        self.reactor.settle()
+        self.reactor.advance(19.0)
+        self.assertEqual((self.borrow("more"), pool.held), ([], 0))
+        self.reactor.advance(1.0)
+        again = self.borrowing("more")
+        pool.release()
+        self.reactor.settle()
+        self.assertEqual(self.successResultOf(again), [ring])

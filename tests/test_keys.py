@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,6 +18,7 @@ from ktlsagent.keys import RequestKeys
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from tests.support import certificates
 from tests.support.fakekeyrings import FakeKeyrings
+from tests.support.keyringstests import LINK, NEW, READ, SEARCH, SETATTR, VIEW, WRITE
 
 NVME = b"NVMe1R01 nqn.host nqn.target dig=="
 
@@ -137,6 +139,42 @@ class PreSharedKeyTests(KeysTestCase):
         serial = self.fake.addKey(self.fake.addKeyring("other"), NVME)
         self.assertRaises(KeyForbidden, self.keys.preSharedKey, serial)
 
+    def test_untrusted(self) -> None:
+        """A key that is not root's, or that others may change, is not used, and is not read."""
+        for uid, permissions, words in (
+            (4711, NEW, "that it belongs to the user 4711; keyctl chown"),
+            (0, NEW | WRITE, "that anybody may write;"),
+            (0, NEW | SETATTR << 8, "that its group may set its attributes;"),
+            (0, NEW | LINK, "that anybody may link;"),
+        ):
+            serial = self.fake.addKey(self.ring, NVME)
+            self.fake.own(serial, uid, permissions)
+            error = self.assertRaises(KeyForbidden, self.keys.preSharedKey, serial)
+            self.assertIn(f"key {serial} {words}", self.refusal(error, "key-untrusted"))
+        self.assertEqual(self.fake.reads, [])
+
+    def test_readableByOthers(self) -> None:
+        """Who may only see or read it cannot change it."""
+        serial = self.fake.addKey(self.ring, NVME)
+        self.fake.own(serial, 0, NEW | VIEW | READ | SEARCH)
+        self.assertEqual(self.keys.preSharedKey(serial).serial, serial)
+
+    def test_replaced(self) -> None:
+        """A key whose serial becomes another one's in between is not taken for it."""
+        for change in (
+            lambda serial: self.fake.own(serial, 4711),
+            lambda serial: self.fake.spoil(serial, errno.EKEYREVOKED),
+            lambda serial: self.fake.addKeyring("another of the same serial", serial),
+        ):
+            serial = self.fake.addKey(self.ring, NVME)
+
+            def read(read: int, change: Callable[[int], object] = change) -> bytes:
+                change(read)
+                return b"k" * 32
+
+            self.patch(self.fake, "read", read)
+            self.assertRaises(HandshakeError, self.keys.preSharedKey, serial)
+
 
 class LookUpTests(KeysTestCase):
     """Tests for L{RequestKeys.lookUp}."""
@@ -225,6 +263,58 @@ class LookUpTests(KeysTestCase):
         self.fake.forbid(self.ring)
         error = self.assertRaises(KeyForbidden, self.keys.lookUp, [NVME])
         self.assertIn(f"key {self.ring} may not be read", self.refusal(error, "key-forbidden"))
+
+    def test_onlyWhatIsWanted(self) -> None:
+        """Of many keys only the one that is wanted is looked at."""
+        serials = [self.fake.addKey(self.ring, b"%05d" % n, type="psk") for n in range(200)]
+        self.fake.describes = 0
+        self.assertEqual(self.keys.lookUp([b"00150"]).serial, serials[150])
+        self.assertLess(self.fake.describes, 6)
+
+    def test_beginsAlike(self) -> None:
+        """A key is found behind one whose name begins with its own, whichever comes first."""
+        longer = self.fake.addKey(self.ring, b"NVMe1R01 a b c", type="psk")
+        exact = self.fake.addKey(self.ring, b"NVMe1R01 a b", type="psk")
+        self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b"]).serial, exact)
+        self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b", b"NVMe1R01 a b c"]).serial, exact)
+        self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b c"]).serial, longer)
+
+    def test_strangeIdentities(self) -> None:
+        """What is no description of a key is the identity of none."""
+        self.fake.addKey(self.ring, NVME)
+        self.fake.addKey(self.ring, NVME, type="psk")
+        for identity in (NVME + b"\x00", NVME + b"\x00x", b"\x00" + NVME, b"x" * 2**15):
+            self.unknown(identity)
+
+    def test_untrustedKey(self) -> None:
+        """A key that others have made or may change is as good as none, and is named."""
+        for uid, permissions in ((4711, NEW), (0, NEW | WRITE), (0, NEW | LINK << 8)):
+            serial = self.fake.addKey(self.ring, NVME)
+            self.fake.own(serial, uid, permissions)
+            self.assertIn(f"; key {serial} cannot be used: found that ", self.unknown(NVME))
+        good = self.fake.addKey(self.ring, NVME, type="psk")
+        self.assertEqual(self.keys.lookUp([NVME]).serial, good)
+
+    def test_untrustedKeyring(self) -> None:
+        """Keys in a keyring that others may fill are not looked at, whoever owns them."""
+        theirs = self.fake.addKeyring("theirs")
+        self.fake.linkAtAccept(theirs)
+        planted = self.fake.addKey(theirs, NVME)
+        good = self.fake.addKey(self.ring, b"good")
+        self.keys = RequestKeys(self.fake, (theirs, self.ring))
+        for uid, permissions in ((4711, NEW), (0, NEW | SEARCH), (0, NEW | WRITE << 8)):
+            self.fake.own(theirs, uid, permissions)
+            error = self.assertRaises(KeyForbidden, self.keys.lookUp, [NVME])
+            self.assertIn(f"found of key {theirs} that", self.refusal(error, "key-untrusted"))
+            self.assertEqual(self.keys.lookUp([b"good"]).serial, good)
+        self.assertNotIn(planted, self.fake.reads)
+
+    def test_insideAnother(self) -> None:
+        """A key in a keyring inside of the keyring is not in it, although the kernel finds it."""
+        inner = self.fake.addKeyring("inner")
+        deep = self.fake.addKey(inner, NVME)
+        self.patch(self.fake, "search", lambda *_arguments: deep)
+        self.unknown(NVME)
 
     def test_nothingLinked(self) -> None:
         """Without a keyring no identity is known."""
@@ -402,6 +492,17 @@ class OwnCertificateTests(KeysTestCase):
         self.fake.spoil(certificate, errno.EKEYEXPIRED)
         words = self.refused(certificate, key)
         self.assertIn(f"expected a certificate as key {certificate}, found that it has", words)
+
+    def test_untrusted(self) -> None:
+        """So does one that others have made or may change."""
+        certificate, key = self.addCertificate(), self.add(certificates.client().keyPEM)
+        for serial, what in ((key, "a private key"), (certificate, "a certificate")):
+            self.fake.own(serial, 4711)
+            error = self.assertRaises(
+                KeyForbidden, self.keys.ownCertificate, certificate, key, None
+            )
+            words = self.refusal(error, "key-untrusted")
+            self.assertIn(f"expected {what} of root's that nobody else may change", words)
 
     def test_forbidden(self) -> None:
         """So does one that may not be read."""

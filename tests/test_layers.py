@@ -115,8 +115,9 @@ LAYERS: dict[str, str] = {
         "credentials.inventory credentials.owncertificates credentials.parts "
         "credentials.truststores errors peers.authorisation peers.tags profiles protocols"
     ),
-    "keys": "errors interfaces protocols",
-    "keyrings": "errors interfaces ledger",
+    "keytrust": "interfaces",
+    "keys": "errors interfaces keytrust protocols",
+    "keyrings": "errors interfaces keytrust ledger",
     "ktls": "errors interfaces protocols",
     "netlinksocket": "interfaces",
     "netlink": "errors interfaces netlinksocket protocols",

@@ -465,7 +465,8 @@ class KeyringCertificateTests(AgentTestCase):
         @param own: the pair.
         @return: the serials.
         """
-        ring = self.keyrings.find(".nfs") or self.keyrings.addKeyring(".nfs")
+        found = self.keyrings.find([".nfs"])
+        ring = found[".nfs"] if found else self.keyrings.addKeyring(".nfs")
         content = own.certificate.public_bytes(serialization.Encoding.DER)
         return (
             self.keyrings.addKey(ring, b"certificate", content),
@@ -628,9 +629,23 @@ class PreSharedKeyTests(AgentTestCase):
         self.run_(peer)
         self.refused(upcall, errno.ENOKEY, "unknown-identity")
         serial = self.keyrings.addKey(self.keyrings.addKeyring("late"), identity, key)
+        self.reactor.advance(1.0)
         upcall, peer = self.target((identity, key, "sha256"))
         self.run_(peer)
         self.assertEqual((upcall.status, upcall.remoteAuth), (0, (serial,)))
+
+    def test_foreignKeyring(self) -> None:
+        """A keyring of somebody else is not looked into, whatever its name; the line says so."""
+        theirs = self.keyrings.addKeyring("backup", 4711)
+        self.keyrings.own(theirs, 1000, 0x3F3F3F3F)
+        self.start(self.configuration(keyrings=("backup", "4711")))
+        identity, key = b"generic", b"k" * 32
+        self.keyrings.addKey(theirs, identity, key)
+        upcall, peer = self.target((identity, key, "sha256"))
+        self.run_(peer)
+        self.refused(upcall, errno.ENOKEY, "unknown-identity")
+        self.assertIn("keyring 4711 is left out", str(self.handshakes()[-1]["note"]))
+        self.assertIn("belongs to the user 1000", str(self.handshakes()[-1]["note"]))
 
     def test_blockingSocket(self) -> None:
         """NVMe's sockets block: the reactor does not, and the flags are as before."""

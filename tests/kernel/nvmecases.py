@@ -86,6 +86,10 @@ _REFUSALS: Final = (
         "prefixIdentity",
         "A key whose identity only begins like the one that is offered is not taken for it.",
     ),
+    (
+        "forgedKeyring",
+        "A user's keyring that is listed as root's opens no session by the user's key.",
+    ),
     ("missingKey", "Without a key the kernel itself refuses to connect."),
     (
         "revokedAtTarget",

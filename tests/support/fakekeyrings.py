@@ -5,15 +5,23 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from zope.interface import implementer
 
 from ktlsagent.errors import StartError
 from ktlsagent.interfaces import IKeyrings, KeyDescription
+from ktlsagent.keytrust import isKeyring
 
 _FIRST_SERIAL = 0x12345678
+
+_PERMISSIONS = 0x3F010000
+"""What the kernel gives to a new key: everything to its possessor, the view of it to its owner."""
+
+
+def _described(kind: str, description: bytes) -> KeyDescription:
+    return KeyDescription(kind, description, 0, _PERMISSIONS)
 
 
 @dataclass
@@ -47,8 +55,10 @@ class FakeKeyrings:
     @ivar limit: what L{restriction} says.
     @ivar unavailable: what L{createProcessKeyring} raises.
     @ivar findError: an errno that L{find} gives.
+    @ivar searches: how often all keys were looked through.
     @ivar linkError: an errno that L{link} gives.
     @ivar unlinkError: an errno that L{unlink} gives.
+    @ivar describes: how often something was described.
     @ivar reads: the serials of the keys that were read, in their order.
     """
 
@@ -57,8 +67,10 @@ class FakeKeyrings:
         self.limit: str | None = None
         self.unavailable: StartError | None = None
         self.findError: int | None = None
+        self.searches = 0
         self.linkError: int | None = None
         self.unlinkError: int | None = None
+        self.describes = 0
         self.reads: list[int] = []
         self._linked: list[int] = []
         self._keys: dict[int, _Key] = {}
@@ -72,12 +84,31 @@ class FakeKeyrings:
     def restriction(self) -> str | None:
         return self.limit
 
-    def find(self, name: str) -> int | None:
+    def find(self, names: Collection[str]) -> Mapping[str, int]:
+        self.searches += 1
         _raise(self.findError)
-        wanted = KeyDescription("keyring", name.encode())
+        found: dict[str, int] = {}
         for serial, key in self._keys.items():
-            if key.described == wanted and key.error is None:
-                return serial
+            name = key.described.description.decode("utf-8", "replace")
+            if name in names and key.error is None and isKeyring(key.described, name):
+                found.setdefault(name, serial)
+        return found
+
+    def search(self, keyring: int, kind: str, description: bytes) -> int | None:
+        wanted = description.split(b"\x00")[0]
+        refusal: int | None = None
+        for serial in self.keys(keyring):
+            key = self._keys[serial]
+            described = key.described
+            # That of the type psk is the kernel's, which takes one that begins alike.
+            same = described.description == wanted or (
+                kind == "psk" and described.description.startswith(wanted)
+            )
+            if described.type == kind and same:
+                refusal = key.error or (None if key.readable else errno.EACCES)
+                if refusal is None:
+                    return serial
+        _raise(refusal)
         return None
 
     def link(self, serial: int) -> None:
@@ -92,6 +123,7 @@ class FakeKeyrings:
         return list(key.content)
 
     def describe(self, serial: int) -> KeyDescription:
+        self.describes += 1
         return self._get(serial).described
 
     def read(self, serial: int) -> bytes:
@@ -118,18 +150,38 @@ class FakeKeyrings:
 
         @param serial: the keyring's serial; it is made if there is none.
         """
-        self._keys.setdefault(serial, _Key(KeyDescription("keyring", b"ring %d" % serial)))
+        self._keys.setdefault(serial, _Key(_described("keyring", b"ring %d" % serial)))
         if serial not in self._linked:
             self._linked.append(serial)
 
-    def addKeyring(self, name: str) -> int:
+    def addKeyring(self, name: str, serial: int | None = None) -> int:
         """
         Make a keyring that nobody has linked.
 
         @param name: its name.
+        @param serial: the serial that it is to have, if it matters.
         @return: its serial.
         """
-        return self._add(_Key(KeyDescription("keyring", name.encode())))
+        return self._add(_Key(_described("keyring", name.encode())), serial)
+
+    def own(self, serial: int, uid: int, permissions: int = _PERMISSIONS) -> None:
+        """
+        Give a key or a keyring to somebody, or rights in it.
+
+        @param serial: its serial.
+        @param uid: who owns it from now on.
+        @param permissions: the rights in it from now on.
+        """
+        key = self._keys[serial]
+        key.described = replace(key.described, uid=uid, permissions=permissions)
+
+    def forget(self, serial: int) -> None:
+        """
+        Let go of a key or a keyring, as the kernel does with one that nobody links.
+
+        @param serial: its serial.
+        """
+        del self._keys[serial]
 
     def addKey(
         self,
@@ -151,7 +203,7 @@ class FakeKeyrings:
         @return: its serial.
         """
         content = self._keys[keyring].content
-        described = KeyDescription(type, description)
+        described = _described(type, description)
         content[:] = [serial for serial in content if self._keys[serial].described != described]
         serial = self._add(_Key(described, payload, readable=readable))
         content.append(serial)
@@ -174,8 +226,8 @@ class FakeKeyrings:
         """
         self._keys[serial].readable = False
 
-    def _add(self, key: _Key) -> int:
-        serial = next(self._serials)
+    def _add(self, key: _Key, serial: int | None = None) -> int:
+        serial = next(self._serials) if serial is None else serial
         self._keys[serial] = key
         return serial
 

@@ -12,6 +12,10 @@ from ktlsagent.interfaces import IKeyrings, KeyDescription
 from tests.support.mixin import TestsMixin
 
 _NUMBERS = itertools.count()
+VIEW, READ, WRITE, SEARCH, LINK, SETATTR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+NEW = 0x3F010000
+"""The rights in a new key (C{security/keys/key.c})."""
+
 _PAYLOAD = b"\x00\xff secret" * 4
 
 
@@ -68,6 +72,15 @@ class KeyringsTestsMixin(TestsMixin):
         Take the right to read a key away from everybody.
 
         @param serial: its serial.
+        """
+        raise NotImplementedError
+
+    def setPermissions(self, serial: int, permissions: int) -> None:
+        """
+        Change the rights in a key or a keyring.
+
+        @param serial: its serial.
+        @param permissions: the rights of possessor, owner, group and others.
         """
         raise NotImplementedError
 
@@ -144,12 +157,20 @@ class KeyringsTestsMixin(TestsMixin):
         keyrings = self.makeKeyrings()
         keyrings.createProcessKeyring()
         name = self.newName()
-        self.assertIsNone(keyrings.find(name))
+        self.assertEqual(keyrings.find([name]), {})
         ring = self.addKeyring(name)
-        self.assertEqual(keyrings.find(name), ring)
+        self.assertEqual(keyrings.find([name]), {name: ring})
         self.addKey(ring, b"ktlsagent test: key", _PAYLOAD)
-        for other in ("ktlsagent test: key", name[:-1], name + " ", name + ": 1", ""):
-            self.assertIsNone(keyrings.find(other))
+        others = ("ktlsagent test: key", name[:-1], name + " ", " " + name, name + ": 1", "", ".*")
+        self.assertEqual(keyrings.find(others), {})
+
+    def test_findSeveral(self) -> None:
+        """Several keyrings are found at once; one that is not there is left out."""
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        first, second, third = self.newName(), self.newName(), self.newName()
+        expected = {first: self.addKeyring(first), third: self.addKeyring(third)}
+        self.assertEqual(keyrings.find([first, second, third]), expected)
 
     def test_findRevoked(self) -> None:
         """A keyring that was revoked is not there any more."""
@@ -157,7 +178,38 @@ class KeyringsTestsMixin(TestsMixin):
         keyrings.createProcessKeyring()
         name = self.newName()
         self.revoke(self.addKeyring(name))
-        self.assertIsNone(keyrings.find(name))
+        self.assertEqual(keyrings.find([name]), {})
+
+    def test_findChangeable(self) -> None:
+        """One that others may change is passed over for one of the same name that they may not."""
+        keyrings = self.makeKeyrings()
+        keyrings.createProcessKeyring()
+        for right in (WRITE, SEARCH, LINK, SETATTR):
+            for shift in (0, 8):
+                name = self.newName()
+                ring = self.addKeyring(name)
+                self.setPermissions(ring, NEW | right << shift)
+                self.assertEqual(keyrings.find([name]), {}, hex(right << shift))
+                self.setPermissions(ring, NEW | (VIEW | READ) << shift)
+                self.assertEqual(keyrings.find([name]), {name: ring})
+
+    def test_search(self) -> None:
+        """A key is found by type and description, in its own keyring alone."""
+        keyrings, ring = self.made()
+        other = self.addKeyring(self.newName())
+        serial = self.addKey(ring, b"a key", _PAYLOAD)
+        self.assertEqual(keyrings.search(ring, "user", b"a key"), serial)
+        self.assertIsNone(keyrings.search(ring, "keyring", b"a key"))
+        for absent in (b"a ke", b"a key ", b"b"):
+            self.assertIsNone(keyrings.search(ring, "user", absent))
+        self.assertIsNone(keyrings.search(other, "user", b"a key"))
+
+    def test_searchRevoked(self) -> None:
+        """A key that is of no use is refused as such, and not as one that is not there."""
+        keyrings, ring = self.made()
+        self.revoke(self.addKey(ring, b"a key", _PAYLOAD))
+        error: OSError = self.assertRaises(OSError, keyrings.search, ring, "user", b"a key")
+        self.assertEqual(error.errno, errno.EKEYREVOKED)
 
     def test_keys(self) -> None:
         """A keyring lists its keys, those that are of no use any more as well."""
@@ -182,7 +234,7 @@ class KeyringsTestsMixin(TestsMixin):
         keyrings, ring = self.made()
         for name in (b"NVMe1R01 nqn.host nqn.target dig==", b"a;b;c;d;e;f", b"\xff: \xc3\xa4"):
             serial = self.addKey(ring, name, _PAYLOAD)
-            self.assertEqual(keyrings.describe(serial), KeyDescription("user", name))
+            self.assertEqual(keyrings.describe(serial), KeyDescription("user", name, 0, NEW))
         self.assertEqual(keyrings.describe(ring).type, "keyring")
 
     def test_read(self) -> None:
@@ -214,6 +266,7 @@ class KeyringsTestsMixin(TestsMixin):
         keyrings, ring = self.made()
         serial = self.addKey(ring, b"key", _PAYLOAD)
         self.forbid(serial)
-        self.assertEqual(keyrings.describe(serial), KeyDescription("user", b"key"))
+        described = keyrings.describe(serial)
+        self.assertEqual((described.type, described.description), ("user", b"key"))
         error = self.assertRaises(OSError, keyrings.read, serial)
         self.assertEqual(error.errno, errno.EACCES)

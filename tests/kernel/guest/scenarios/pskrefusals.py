@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import keyutils
@@ -161,6 +162,77 @@ def wrongKey(lab: Lab, hmac: int, kind: str = KTLSAGENT) -> None:
         alert_received="decrypt_error",
         status="EACCES",
     )
+
+
+_SOMEBODY = 65533
+_EVERYTHING = 0x3F3F3F3F
+
+
+def _forgeKeyring(name: str, identity: str, payload: bytes) -> None:
+    """
+    Make a keyring of one's own with a key in it, and another key whose description is a
+    line in the list of all keys: it says that the keyring is root's.
+
+    @param name: the name that the keyring is to have.
+    @param identity: that of the key.
+    @param payload: the key.
+    """
+    home = keyutils.KEY_SPEC_PROCESS_KEYRING
+    ring: int = keyutils.add_key(b"mine", None, home, b"keyring")
+    line = f"forged\n{ring:08x} I--Q---     1 perm 3f030000     0     0 keyring   {name}"
+    keys = (
+        keyutils.add_key(identity.encode(), payload, ring),
+        keyutils.add_key(line.encode(), b"nothing", home),
+        ring,
+    )
+    for serial in keys:
+        keyutils.set_perm(serial, _EVERYTHING)
+
+
+def forgedKeyring(lab: Lab) -> None:
+    """
+    A user of the target makes a keyring that is listed as root's C{backup}, which the
+    target's agent looks into: the user's own key, which the host uses, opens no session.
+
+    @param lab: the stage.
+    """
+    target, host = nvme.twoHosts(lab)
+    agents = {
+        "target": nvme.agent(lab, target, text="[authenticate]\nkeyrings=backup\n"),
+        "host": nvme.agent(lab, host),
+    }
+    lab.listening()
+    lab.closing(nvme.Target(target))
+    identity, payload = nvme.anyIdentity(), os.urandom(48)
+    ready, done = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(ready)
+            os.setgroups([])
+            os.setresgid(_SOMEBODY, _SOMEBODY, _SOMEBODY)
+            os.setresuid(_SOMEBODY, _SOMEBODY, _SOMEBODY)
+            _forgeKeyring("backup", identity, payload)
+            os.write(done, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(done)
+    try:
+        expect("the user has made the keys", os.read(ready, 1), b"1")
+        listed = Path("/proc/keys").read_text(encoding="utf-8", errors="replace")
+        lab.facts["listed"] = [line for line in listed.splitlines() if "backup" in line]
+        expect("lines that name the keyring", len(lab.facts["listed"]), 1)
+        own = nvme.ownKey(identity, payload=payload)
+        lab.facts["nvme says"] = nvme.refusal(host, f"--tls_key={own.serial}").output
+        agents["target"].waitForHandshake()
+        line = agents["target"].handshakes()[-1]
+        lab.facts["target line"] = dict(line.fields)
+        expect("code at the target", line.fields.get("code"), "unknown-identity")
+    finally:
+        os.close(ready)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def missingKey(lab: Lab, kind: str = KTLSAGENT) -> None:

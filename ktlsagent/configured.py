@@ -10,14 +10,14 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ktlsagent.clocks import Calendar, dateNow
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.credentials.expiry import warnings
@@ -29,12 +29,6 @@ from ktlsagent.fairness import Bounds, boundsFor
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.namespace import namespaceNames
 from ktlsagent.watch import FileWatch
-
-_DAY_SECONDS = 24 * 60 * 60.0
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Configured:
@@ -58,7 +52,7 @@ class Configured:
         config: AgentConfig,
         tokens: Tokens | None,
         reread: Callable[[], AgentConfig] | None = None,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = dateNow,
         *,
         following: bool = False,
         used: Callable[[], None] | None = None,
@@ -70,7 +64,7 @@ class Configured:
             is to be served from here.
         @param reread: reads the configuration again, for L{reload}; called in
             a thread.  Without it the same configuration's files are read again.
-        @param now: the time of day.
+        @param now: the wall clock.
         @param following: whether another process leads: it is that one which
             watches the files, and says what is in use and what runs out.
         @param used: called when something else is in use than before.
@@ -87,8 +81,7 @@ class Configured:
         self._suites: frozenset[str] = frozenset()
         self._lock = DeferredLock()
         self._watch = FileWatch(reactor, self._filesChanged)
-        self._daily = LoopingCall(self._warn)
-        self._daily.clock = reactor
+        self._calendar = Calendar(reactor, self._warn, self._stepped, now)
 
     def load(self, suites: frozenset[str]) -> None:
         """
@@ -111,14 +104,13 @@ class Configured:
             self._tokens.begin(self.profiles.late())
         if not self._following:
             self._watch.watch(self.profiles.paths)
-            self._daily.start(_DAY_SECONDS)
+            self._calendar.start()
 
     def stop(self) -> None:
         """Watch nothing any more."""
         self._running = False
         self._watch.stop()
-        if self._daily.running:
-            self._daily.stop()
+        self._calendar.stop()
 
     async def reload(self) -> bool:
         """
@@ -133,6 +125,19 @@ class Configured:
         """Files have changed on disk.  The configuration is not read: an edit may be under way."""
         self.log.info("files of the configuration have changed: reading them again")
         Deferred.fromCoroutine(self._replace("change of files", None)).addErrback(self._failed)
+
+    def _stepped(self, seconds: float) -> None:
+        """The wall clock was set: of what was read other things may be good now."""
+        self.log.warn(
+            "the wall clock was set by {seconds} s: reading the files of the configuration again, "
+            "as certificates and CRLs have dates",
+            seconds=f"{seconds:+.0f}",
+        )
+        Deferred.fromCoroutine(self._readByTheClock()).addErrback(self._failed)
+
+    async def _readByTheClock(self) -> None:
+        if not await self._replace("change of the clock", None) and self._running:
+            self._warn()
 
     async def _replace(self, occasion: str, reread: Callable[[], AgentConfig] | None) -> bool:
         """Read all in a thread (files may be slow), and swap it for what is in use."""

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent import __version__
+from ktlsagent.clocks import followsWallClock
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
@@ -54,6 +55,13 @@ _ACCEPT_ADVICE = {
 _ACCEPT_REFUSED = (
     "expected to be allowed to accept handshake requests, found {}; the agent needs "
     "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
+)
+
+
+_WALL_CLOCK = (
+    "expected a reactor with a monotonic clock, found one that follows the wall clock: when that "
+    "is set, handshakes stall or fail; call ktlsagent.clocks.makeMonotonic before anything is "
+    "scheduled"
 )
 
 
@@ -152,6 +160,8 @@ class AgentService(Service):
         except AgentError:
             self._kernel.close()
             raise
+        if followsWallClock(self._reactor):
+            self.log.warn(_WALL_CLOCK)
         Service.startService(self)
         for descriptor, readable in (
             (self._kernel.fileno(), self._ready),

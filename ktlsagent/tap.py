@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from ktlsagent import __version__, readysocket
+from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig, loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.interfaces import IAgentReactor
@@ -279,11 +280,14 @@ def makeService(options: Options) -> IService:
 
     @param options: the parsed options.
     @return: the service to run.
-    @raise SystemExit: if the configuration cannot be used; it says why.
+    @raise SystemExit: if the configuration or the reactor cannot be used; it says why.
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     try:
+        makeMonotonic(reactor)
         return cast(IService, ProgramService(reactor, options["config"]))
     except ConfigError as error:
         raise SystemExit(f"ktlsagent cannot use its configuration:\n{error}") from error
+    except StartError as error:
+        raise SystemExit(f"ktlsagent cannot start: {error}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
+from ktlsagent.clocks import LOOK_SECONDS
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
 from ktlsagent.errors import ConfigError
@@ -17,6 +18,7 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
+from tests.support.clock import Clocks
 
 
 def pem(crl: x509.CertificateRevocationList) -> bytes:
@@ -33,12 +35,12 @@ class ConfiguredTests(AgentTestCase):
     """
     Tests for L{Configured}.
 
-    @ivar now: the time of day.
+    @ivar clock: the clocks.
     """
 
     def setUp(self) -> None:
         super().setUp()
-        self.now = datetime.now(UTC)
+        self.clock = Clocks(certificates.NOW.timestamp(), self.reactor)
 
     def configured(self, *profiles: Profile, **arguments: object) -> Configured:
         """
@@ -53,7 +55,7 @@ class ConfiguredTests(AgentTestCase):
             self.reactor,
             config,
             Tokens(self.reactor),
-            now=lambda: self.now,
+            now=self.clock.date,
             **arguments,  # type: ignore[arg-type]
         )
         configured.load(frozenset(CIPHER_SUITES))
@@ -187,13 +189,55 @@ class ConfiguredTests(AgentTestCase):
 
     def test_warnsEveryDay(self) -> None:
         """What ends soon is said at the start and each day, until it is replaced."""
-        self.now = certificates.NOW + timedelta(days=27)
+        self.clock.step(timedelta(days=27))
         configured = self.configured()
         first = len(self.logged("ends in"))
         self.assertGreater(first, 0)
-        self.now += timedelta(days=1)
         self.reactor.advance(24 * 60 * 60)
         self.assertEqual(len(self.logged("ends in")), 2 * first)
         configured.stop()
         self.reactor.advance(24 * 60 * 60)
         self.assertEqual(len(self.logged("ends in")), 2 * first)
+
+    def step(self, by: timedelta) -> None:
+        """Set the wall clock, and let it be noticed."""
+        self.clock.step(by)
+        self.reactor.advance(LOOK_SECONDS)
+        self.reactor.settle()
+
+    def test_clockIsSet(self) -> None:
+        """When the wall clock is set the files are read again, and what ends is said."""
+        configured = self.configured(reread=lambda: self.fail("the configuration was read"))
+        before = configured.profiles
+        self.assertEqual(self.logged("ends in"), [])
+        self.step(timedelta(days=28))
+        self.assertIsNot(configured.profiles, before)
+        self.assertEqual(len(self.logged("was set by +2419200 s")), 1)
+        self.assertGreater(len(self.logged("ends in")), 0)
+
+    def test_clockIsSetAndFilesAreBroken(self) -> None:
+        """What ends is said even if nothing can be read."""
+        configured = self.configured()
+        before = configured.profiles
+        (self.folder / "ca.pem").write_text("half a ")
+        self.step(timedelta(days=28))
+        self.assertIs(configured.profiles, before)
+        self.assertEqual(len(self.logged("change of the clock refused")), 1)
+        self.assertGreater(len(self.logged("ends in")), 0)
+
+    def test_clockIsSetAndStopped(self) -> None:
+        """What is stopped while it reads by the clock says nothing any more."""
+        configured = self.configured()
+        (self.folder / "ca.pem").write_text("half a ")
+        self.clock.step(timedelta(days=28))
+        self.reactor.turn(LOOK_SECONDS)
+        configured.stop()
+        self.reactor.settle()
+        self.assertEqual(self.logged("ends in"), [])
+
+    def test_followerDoesNotLookAtTheClock(self) -> None:
+        """A worker is told by its parent when files are to be read."""
+        configured = self.configured(following=True)
+        before = configured.profiles
+        self.step(timedelta(days=28))
+        self.assertIs(configured.profiles, before)

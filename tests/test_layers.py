@@ -61,6 +61,7 @@ LAYERS: dict[str, str] = {
     ),
     "__init__": "",
     "__main__": "lean tap",
+    "clocks": "errors",
     "ledger": "",
     "fairness": "",
     "seldom": "",
@@ -126,7 +127,7 @@ LAYERS: dict[str, str] = {
     "report": "errors policy profiles protocols",
     "namespace": "",
     "configured": (
-        "config credentials.contexts credentials.expiry credentials.inventory "
+        "clocks config credentials.contexts credentials.expiry credentials.inventory "
         "credentials.latecontexts credentials.loading errors fairness interfaces namespace "
         "watch"
     ),
@@ -135,8 +136,8 @@ LAYERS: dict[str, str] = {
         "keys ledger peers.peerrules policy profiles protocols report sockets stepqueue"
     ),
     "service": (
-        "__init__ config configured credentials.latecontexts errors interfaces keyrings ktls "
-        "ledger netlink netlinksocket protocols request seldom sockets stepqueue"
+        "__init__ clocks config configured credentials.latecontexts errors interfaces keyrings "
+        "ktls ledger netlink netlinksocket protocols request seldom sockets stepqueue"
     ),
     "watch": "interfaces notify",
     "lean": "",
@@ -145,14 +146,15 @@ LAYERS: dict[str, str] = {
     "processes.template": "lean",
     "processes.channel": "config",
     "processes.worker": (
-        "config credentials.tokenload errors lean netlink processes.channel service"
+        "clocks config credentials.tokenload errors lean netlink processes.channel service"
     ),
     "processes.workers": (
         "config configured errors interfaces keyrings ktls netlink processes.channel "
         "processes.template processes.worker service"
     ),
     "tap": (
-        "__init__ config errors interfaces lean netlink processes.remainder processes.workers "
+        "__init__ clocks config errors interfaces lean netlink processes.remainder "
+        "processes.workers "
         "readysocket service"
     ),
 }

@@ -37,7 +37,6 @@ from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Demand, Role
-from ktlsagent.protocols.tickets import LIFETIME_SECONDS
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM
 from tests.support.folder import FolderTestCase
@@ -409,8 +408,9 @@ class HandshakeTests(_ProfilesTestCase):
         own = self.authority.issue("server.lab", hosts=("server.lab",), notAfter=soon).own()
         ending = self.authority.revocationList(nextUpdate=soon)
         beginning = self.authority.revocationList(thisUpdate=soon)
+        end = certificates.server().certificate.not_valid_after_utc
         for changes, until in (
-            ({}, None),
+            ({}, end),
             ({"own": Own((self.writePair("soon", own),))}, soon),
             ({"trust": replace(self.server.trust, crls=(self.writeCRLs(ending),))}, soon),
             ({"trust": replace(self.server.trust, crls=(self.writeCRLs(beginning),))}, soon),
@@ -420,8 +420,7 @@ class HandshakeTests(_ProfilesTestCase):
             assert context is not None
             assert context.tickets is not None
             proof = context.tickets.proof(())
-            expected = proof.since + LIFETIME_SECONDS if until is None else until.timestamp()
-            self.assertEqual(proof.until, expected)
+            self.assertEqual(proof.until, until.timestamp())
 
     def writeCRLs(self, *lists: x509.CertificateRevocationList) -> str:
         """Write a file with some CRLs."""

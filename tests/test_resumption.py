@@ -19,7 +19,7 @@ from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.protocols.tickets import LIFETIME_SECONDS, MOST_HELD, Tickets
 from tests.support import certificates
 from tests.support.certificates import Credentials
-from tests.support.clock import Clock
+from tests.support.clock import Clocks
 from tests.support.engines import GROUPS, EngineTestCase, accept
 from tests.support.modelktls import ModelKTLS
 from tests.support.tlspeers import StdlibPeer, converse, pair, records, stdlibContext
@@ -36,13 +36,13 @@ class ResumptionTestCase(EngineTestCase):
     """
     What the tests share: a client and a server that can resume.
 
-    @ivar clock: says when tickets end.
+    @ivar clock: the clocks by which tickets end.
     """
 
     def setUp(self) -> None:
-        self.clock = Clock(certificates.NOW.timestamp())
-        self.clientTickets = Tickets((), self.clock)
-        self.serverTickets = Tickets((), self.clock)
+        self.clock = Clocks(certificates.NOW.timestamp())
+        self.clientTickets = Tickets((), self.clock.wall, self.clock.monotonic)
+        self.serverTickets = Tickets((), self.clock.wall, self.clock.monotonic)
         self.clients = self.context(certificates.client(), self.clientTickets)
         self.servers = self.context(certificates.server(), self.serverTickets)
 
@@ -263,22 +263,26 @@ class JudgedAgainTests(ResumptionTestCase):
 
     def test_expiredAtTheServer(self) -> None:
         """A server does not take a ticket when its time is over."""
-        self.serverTickets = Tickets([certificates.NOW + certificates.DAY / 48], self.clock)
+        self.serverTickets = Tickets(
+            [certificates.NOW + certificates.DAY / 48], self.clock.wall, self.clock.monotonic
+        )
         self.servers = self.context(certificates.server(), self.serverTickets)
         self.again(False)
-        self.clock.now += 1799
+        self.clock.advance(1799)
         self.again(True)
-        self.clock.now += 1
+        self.clock.advance(1)
         self.again(False)
 
     def test_expiredAtTheClient(self) -> None:
         """Nor does a client offer it."""
-        self.clientTickets = Tickets([certificates.NOW + certificates.DAY / 48], self.clock)
+        self.clientTickets = Tickets(
+            [certificates.NOW + certificates.DAY / 48], self.clock.wall, self.clock.monotonic
+        )
         self.clients = self.context(certificates.client(), self.clientTickets)
         self.again(False)
-        self.clock.now += 1799
+        self.clock.advance(1799)
         self.again(True)
-        self.clock.now += 1
+        self.clock.advance(1)
         client = self.client()
         self.assertEqual(len(client.start()), len(self.client().start()))
         self.again(False)
@@ -287,9 +291,9 @@ class JudgedAgainTests(ResumptionTestCase):
         """Resuming again and again does not replace the proof of a key for ever."""
         self.again(False)
         for _number in range(3):
-            self.clock.now += LIFETIME_SECONDS / 4
+            self.clock.advance(LIFETIME_SECONDS / 4)
             self.again(True)
-        self.clock.now += LIFETIME_SECONDS / 4
+        self.clock.advance(LIFETIME_SECONDS / 4)
         self.again(False)
 
     def test_usedTwice(self) -> None:
@@ -448,7 +452,7 @@ class OthersTests(ResumptionTestCase):
         client = self.client()
         unread = converse(client, StdlibPeer(context))
         self.assertTrue(client.takeTicket(unread[0]))
-        self.clock.now += LIFETIME_SECONDS
+        self.clock.advance(LIFETIME_SECONDS)
         self.assertIsNone(self.clientTickets.take(SERVER))
 
     def test_session(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import time
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.application.service import MultiService
@@ -18,6 +19,7 @@ from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import FORGER, SERVERHELLO, attribute
+from tests.support.reactor import TurnReactor
 
 
 class StartTests(AgentTestCase):
@@ -99,6 +101,14 @@ class StartTests(AgentTestCase):
         self.assertTrue(agent.running)
         self.successResultOf(parent.stopService())
         self.assertFalse(agent.running)
+
+    def test_reactorByTheWallClock(self) -> None:
+        """A host is told if its reactor follows the wall clock, and what to do about it."""
+        self.start()
+        self.assertEqual(self.logged("makeMonotonic"), [])
+        self.patch(TurnReactor, "seconds", lambda _reactor: time.time())
+        self.start()
+        self.assertEqual(len(self.logged("call ktlsagent.clocks.makeMonotonic before")), 1)
 
     def test_defaultSeams(self) -> None:
         """Without seams the agent is that of the running kernel; nothing is opened yet."""

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 from twisted.application.service import IServiceMaker
+from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import eventAsText
@@ -22,10 +24,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import ktlsagent
 from ktlsagent import tap
+from ktlsagent.clocks import followsWallClock
 from ktlsagent.errors import AgentError, StartError
 from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
 from tests.support.agent import AgentTestCase
+
+reactor = cast(Any, _installed)
 
 ROOT = Path(ktlsagent.__file__).parents[1]
 
@@ -61,6 +66,10 @@ class OptionsTests(SynchronousTestCase):
 class MakeServiceTests(SynchronousTestCase):
     """Putting the agent together."""
 
+    def setUp(self) -> None:
+        # It is the reactor of the tests as well.
+        self.patch(reactor, "seconds", reactor.seconds)
+
     def test_badConfiguration(self) -> None:
         """A configuration that cannot be used ends the program, with its mistakes."""
         options = tap.Options()
@@ -71,6 +80,19 @@ class MakeServiceTests(SynchronousTestCase):
     def test_service(self) -> None:
         """The result is the program's service, not yet running."""
         self.assertIsInstance(self.service("[debug]\nloglevel=0\n"), tap.ProgramService)
+
+    def test_clock(self) -> None:
+        """The reactor does not follow the wall clock any more."""
+        self.assertTrue(followsWallClock(reactor))
+        self.service("")
+        self.assertFalse(followsWallClock(reactor))
+
+    def test_tooLateForTheClock(self) -> None:
+        """If others have scheduled something by the wall clock that is said."""
+        call = reactor.callLater(60, self.fail)
+        self.addCleanup(call.cancel)
+        error = self.assertRaises(SystemExit, self.service, "")
+        self.assertIn("ktlsagent cannot start: expected to set the reactor's clock", str(error))
 
     def test_workers(self) -> None:
         """With one worker there is one process; by default there are as many as processors."""

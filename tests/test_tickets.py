@@ -23,13 +23,13 @@ from ktlsagent.protocols.tickets import (
     readTicket,
 )
 from tests.support import certificates
-from tests.support.clock import Clock
+from tests.support.clock import Clocks
 from tests.support.properties import patient
 
 HANDSHAKE = 22
 NEW_SESSION_TICKET = 4
 
-PROOF = Proof((), 1000.0, 2000.0)
+PROOF = Proof((), 1000.0, 2000.0, 700.0)
 
 
 def vector(content: bytes, octets: int) -> bytes:
@@ -96,34 +96,47 @@ class ProofTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.chain = (certificates.server().certificate, certificates.authority().certificate)
         self.end = min(one.not_valid_after_utc for one in self.chain)
-        self.clock = Clock(self.end.timestamp() - 10 * LIFETIME_SECONDS)
+        self.clock = Clocks(self.end.timestamp() - 10 * LIFETIME_SECONDS)
+
+    def made(self, *moments: timedelta) -> Tickets:
+        """Make tickets that end at some moments, counted from the end of the first certificate."""
+        return Tickets(
+            [self.end + moment for moment in moments], self.clock.wall, self.clock.monotonic
+        )
 
     def until(self, *moments: timedelta) -> float:
-        """Say until when a proof made now holds, in seconds from now."""
-        made = Tickets([self.end + moment for moment in moments], self.clock).proof(self.chain)
-        self.assertEqual((made.chain, made.since), (self.chain, self.clock.now))
-        return made.until - self.clock.now
+        """Say until which date a proof made now holds, in seconds from now."""
+        proof = self.made(*moments).proof(self.chain)
+        self.assertEqual((proof.chain, proof.since), (self.chain, self.clock.wall()))
+        return proof.until - self.clock.wall()
 
     def test_lifetime(self) -> None:
-        """It holds for two hours."""
-        self.assertEqual(self.until(), LIFETIME_SECONDS)
+        """It holds for two hours, however the wall clock is set; without a certificate, too."""
+        self.clock.advance(7)
+        tickets = self.made()
+        for chain in self.chain, ():
+            expires = tickets.proof(chain).expires
+            self.clock.step(-3600)
+            self.assertEqual(expires - self.clock.monotonic(), LIFETIME_SECONDS)
 
     def test_certificate(self) -> None:
         """It does not hold when a certificate has ended."""
-        self.clock.now = self.end.timestamp() - 60
+        self.clock.step(10 * LIFETIME_SECONDS - 60)
         self.assertEqual(self.until(), 60)
 
     def test_moments(self) -> None:
         """Nor when a CRL ends, or a new one begins; what is past is past."""
-        self.clock.now = self.end.timestamp() - 3600
+        self.clock.step(10 * LIFETIME_SECONDS - 3600)
         second = timedelta(seconds=1)
         self.assertEqual(self.until(-3000 * second, -10 * second, -7200 * second), 600)
 
     def test_limited(self) -> None:
         """It holds no longer than the server takes the ticket."""
-        made = Tickets((), self.clock)
+        made = self.made()
         proof = made.proof(())
-        self.assertEqual(made.limited(proof, 30), replace(proof, until=self.clock.now + 30))
+        self.assertEqual(
+            made.limited(proof, 30), replace(proof, expires=self.clock.monotonic() + 30)
+        )
         self.assertEqual(made.limited(proof, 2**32 - 1), proof)
 
 
@@ -131,8 +144,8 @@ class TicketsTests(SynchronousTestCase):
     """Tickets are good once, and not for ever."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.tickets = Tickets((), self.clock)
+        self.clock = Clocks()
+        self.tickets = Tickets((), self.clock.wall, self.clock.monotonic)
 
     def test_redeemedOnce(self) -> None:
         """A ticket that was issued is taken once; others never."""
@@ -146,16 +159,30 @@ class TicketsTests(SynchronousTestCase):
     def test_redeemedInTime(self) -> None:
         """A ticket is not taken when its time is over, or the clock has been set back."""
         for now, good in ((999.0, False), (1000.0, True), (1999.0, True), (2000.0, False)):
-            self.clock.now = now
-            self.tickets.issue(b"a", Issued(PROOF, b"context"))
-            self.assertIs(self.tickets.redeem([b"a"]) is not None, good, now)
-            self.tickets.hold("server", held())
-            self.assertIs(self.tickets.take("server") is not None, good, now)
+            self.clock.step(now - self.clock.wall())
+            self.check(good=good)
+
+    def test_age(self) -> None:
+        """
+        A ticket gets too old while the wall clock is set back again and again; and is
+        young, though that was set forward, as long as no date has come.
+        """
+        for passes, step, good in ((0, 400, True), (699, -600, True), (1, -1, False)):
+            self.clock.advance(passes)
+            self.clock.step(step)
+            self.check(good=good)
+
+    def check(self, *, good: bool) -> None:
+        """Check whether tickets are taken now."""
+        self.tickets.issue(b"a", Issued(PROOF, b"context"))
+        self.assertIs(self.tickets.redeem([b"a"]) is not None, good)
+        self.tickets.hold("server", held())
+        self.assertIs(self.tickets.take("server") is not None, good)
 
     def test_issuedAreBounded(self) -> None:
         """The oldest tickets are forgotten if there are too many."""
         self.patch(tickets, "_MOST_OCTETS", 3 * ENTRY_OCTETS - 1)
-        self.tickets = Tickets((), self.clock)
+        self.tickets = Tickets((), self.clock.wall, self.clock.monotonic)
         for identity in (b"a", b"b", b"c"):
             self.tickets.issue(identity, Issued(PROOF, identity))
         self.assertIsNone(self.tickets.redeem([b"a"]))
@@ -191,7 +218,7 @@ class TicketsTests(SynchronousTestCase):
     def test_serversAreBounded(self) -> None:
         """The servers that were met first are forgotten if there are too many."""
         self.patch(tickets, "_MOST_OCTETS", 12000)
-        self.tickets = Tickets((), self.clock)
+        self.tickets = Tickets((), self.clock.wall, self.clock.monotonic)
         for server in "abc":
             self.tickets.hold(server, held())
         self.assertEqual(

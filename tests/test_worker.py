@@ -272,3 +272,32 @@ class AnewTests(SynchronousTestCase):
             check=False,
         )
         self.assertEqual((ended.stdout, ended.stderr), ("0\nb'' 0\n", ""))
+
+
+CLOCK = """
+import os, socket, time
+from ktlsagent.processes import worker
+
+def made(reactor, makeAgent):
+    print(reactor.seconds is time.monotonic, flush=True)
+    os._exit(0)
+
+worker.Worker = made
+worker.be(socket.socket().detach(), 0)
+"""
+
+
+class ClockTests(SynchronousTestCase):
+    """The reactor of a worker."""
+
+    def test_monotonic(self) -> None:
+        """It does not follow the wall clock."""
+        ended = subprocess.run(
+            [sys.executable, "-c", CLOCK],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((ended.stdout, ended.stderr), ("True\n", ""))

@@ -25,6 +25,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials import tokenload
 from ktlsagent.errors import AgentError, ConfigError, StartError
@@ -74,6 +75,7 @@ def be(channel: int, ready: int) -> NoReturn:
     from twisted.internet import reactor as installed  # noqa: PLC0415 - it has just come into being
 
     reactor = cast(Any, installed)
+    makeMonotonic(reactor)
     for observer in list(globalLogPublisher._observers):
         _STALE.append(observer)
         globalLogPublisher.removeObserver(observer)

@@ -9,6 +9,7 @@ them with full handshakes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,13 +47,16 @@ class Proof:
 
     @ivar certificates: the peer's certificates in DER, as they were verified; none if it
         has shown none.
-    @ivar since: when that was, in seconds of the epoch.
-    @ivar until: when it may not be so any more: a certificate ends, or a CRL does or begins.
+    @ivar since: when that was, by the wall clock, in seconds of the epoch.
+    @ivar until: when it may not be so any more, by the same clock: a certificate ends, or
+        a CRL does or begins.
+    @ivar expires: when it is too old, by the monotonic clock.
     """
 
     certificates: tuple[bytes, ...]
     since: float
     until: float
+    expires: float
 
     @property
     def chain(self) -> tuple[x509.Certificate, ...]:
@@ -134,14 +138,19 @@ class Tickets:
     """
 
     def __init__(
-        self, moments: Iterable[datetime] = (), now: Callable[[], float] = time.time
+        self,
+        moments: Iterable[datetime] = (),
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         @param moments: when what peers are judged by changes without a reload.
-        @param now: the time of day, in seconds of the epoch.
+        @param now: the wall clock, for dates, in seconds of the epoch.
+        @param monotonic: the monotonic clock, for ages.
         """
         self._moments = [moment.timestamp() for moment in moments]
         self._now = now
+        self._monotonic = monotonic
         self._issued: BoundedCache[bytes, Issued] = BoundedCache(_MOST_OCTETS)
         self._held: BoundedCache[Hashable, list[Held]] = BoundedCache(_MOST_OCTETS)
 
@@ -155,9 +164,9 @@ class Tickets:
         now = self._now()
         ends = [certificate.not_valid_after_utc.timestamp() for certificate in chain]
         # What has ended already was no reason to refuse the peer.
-        until = min(end for end in (*ends, *self._moments, now + LIFETIME_SECONDS) if end > now)
+        until = min((end for end in (*ends, *self._moments) if end > now), default=math.inf)
         encoded = [certificate.public_bytes(Encoding.DER) for certificate in chain]
-        return Proof(tuple(encoded), now, until)
+        return Proof(tuple(encoded), now, until, self._monotonic() + LIFETIME_SECONDS)
 
     def limited(self, proof: Proof, seconds: int) -> Proof:
         """
@@ -167,7 +176,7 @@ class Tickets:
         @param seconds: for how long the server takes the ticket.
         @return: the same for a shorter time.
         """
-        return replace(proof, until=min(proof.until, self._now() + seconds))
+        return replace(proof, expires=min(proof.expires, self._monotonic() + seconds))
 
     def issue(self, identity: bytes, issued: Issued) -> None:
         """
@@ -231,4 +240,4 @@ class Tickets:
             self._held.put(server, held, octets)
 
     def _holds(self, proof: Proof) -> bool:
-        return proof.since <= self._now() < proof.until
+        return proof.since <= self._now() < proof.until and self._monotonic() < proof.expires

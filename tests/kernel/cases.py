@@ -374,6 +374,29 @@ def _lives() -> Iterator[Case]:
     )
 
 
+def _clocks() -> Iterator[Case]:
+    """
+    The wall clock is set.
+
+    @return: the cases.
+    """
+    for workers, (function, expectation) in product(
+        ("1", "2"),
+        (
+            ("back", "No handshake fails or stalls while the wall clock is set back by 40 s."),
+            ("forward-in-flight", "A handshake under way does not notice a day more, or less."),
+            ("forward-at-the-start", "An agent starts while the wall clock runs away."),
+            ("forward-at-the-stop", "A day more at a stop does not cost a handshake under way."),
+        ),
+    ):
+        yield Case(
+            camel("clock", function, "of", workers),
+            expectation,
+            f"clocks.{camel(function)}",
+            {"workers": workers},
+        )
+
+
 def _managed() -> Iterator[Case]:
     """
     The agent as a service of a real systemd.
@@ -405,6 +428,7 @@ CASES: Final = (
     *_starts(),
     *_presharedKeyPeers(),
     *_lives(),
+    *_clocks(),
 )
 """All cases."""
 

@@ -140,14 +140,24 @@ class Configured:
             self._warn()
 
     async def _replace(self, occasion: str, reread: Callable[[], AgentConfig] | None) -> bool:
-        """Read all in a thread (files may be slow), and swap it for what is in use."""
+        """
+        Read all, and swap it for what is in use; one after the other, so that what was
+        asked for last is in use: none reads before the last one is through.
+        """
+        await self._lock.acquire()
         try:
-            # One after the other, so that the last one asked for is in use.
-            config, profiles, namespaces, changes = await self._lock.run(
-                deferToThreadPool,
-                self._reactor,
-                self._reactor.getThreadPool(),
-                lambda: self._read(reread),
+            return await self._readAndUse(occasion, reread)
+        finally:
+            self._lock.release()
+            if not self._running:
+                # Stopped meanwhile.
+                self._watch.stop()
+
+    async def _readAndUse(self, occasion: str, reread: Callable[[], AgentConfig] | None) -> bool:
+        try:
+            # Files may be slow.
+            config, profiles, namespaces, changes = await deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), lambda: self._read(reread)
             )
         except ConfigError as error:
             self.log.error(
@@ -172,9 +182,6 @@ class Configured:
                 self._tokens.begin(profiles.late())
             if not self._following:
                 self._warn()
-        else:
-            # Stopped meanwhile.
-            self._watch.stop()
         if self._used is not None:
             self._used()
         return True

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
 from ktlsagent.clocks import LOOK_SECONDS
+from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
 from ktlsagent.errors import ConfigError
@@ -19,6 +20,7 @@ from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.clock import Clocks
+from tests.support.reactor import EagerThreadPool, HeldThreadPool
 
 
 def pem(crl: x509.CertificateRevocationList) -> bytes:
@@ -241,3 +243,57 @@ class ConfiguredTests(AgentTestCase):
         before = configured.profiles
         self.step(timedelta(days=28))
         self.assertIs(configured.profiles, before)
+
+    def test_theLastReloadWins(self) -> None:
+        """
+        However readings overlap, and whatever asked for them, what the last reload has
+        read of the configuration is in use; one that is refused changes nothing.
+        """
+        levels = {"first": 1, "second": 2}
+        for pool in EagerThreadPool, HeldThreadPool:
+            for asked, level in (
+                (("first", "files"), 1),
+                (("files", "first"), 1),
+                (("first", "files", "second", "files"), 2),
+                (("first", "broken", "files"), 1),
+                (("files", "broken"), 0),
+                (("first", "clock"), 1),
+            ):
+                configured = self.configured()
+                threads = self.reactor.threadPool = pool(self.reactor)
+                for one in asked:
+                    config = self.configuration(None, None, debugLevel=levels.get(one, 0))
+                    configured._reread = self.refuse if one == "broken" else (lambda c=config: c)
+                    if one == "files":
+                        configured._filesChanged()
+                    elif one == "clock":
+                        configured._stepped(60.0)
+                    else:
+                        Deferred.fromCoroutine(configured.reload())
+                self.finish(threads)
+                self.assertEqual(configured.config.debugLevel, level, (pool, asked))
+                configured.stop()
+
+    def refuse(self) -> AgentConfig:
+        """Find a mistake in the configuration."""
+        raise ConfigError([])
+
+    def finish(self, threads: object) -> None:
+        """Let everything come to its end, a thread at a time."""
+        self.reactor.settle()
+        while isinstance(threads, HeldThreadPool) and threads.held:
+            threads.release()
+            self.reactor.settle()
+
+    def test_stoppedWhileReadingWaits(self) -> None:
+        """What is stopped while readings wait for each other watches nothing afterwards."""
+        for broken in False, True:
+            configured = self.configured()
+            threads = self.reactor.threadPool = HeldThreadPool(self.reactor)
+            for _time in range(2):
+                Deferred.fromCoroutine(configured.reload())
+            configured.stop()
+            if broken:
+                (self.folder / "ca.pem").write_text("half a ")
+            self.finish(threads)
+            self.assertEqual(self.reactor.readers, [])

@@ -54,6 +54,22 @@ class TurnThreadPool(ThreadPool):
             onResult(success, result)
 
 
+class EagerThreadPool(TurnThreadPool):
+    """A pool whose threads are done before whoever gave them their work goes on."""
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], object] | None,
+        func: Callable[..., Any],
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        """
+        See L{ThreadPool.callInThreadWithCallback}.
+        """
+        self._run(onResult, func, args, kw)
+
+
 class HeldThreadPool(TurnThreadPool):
     """A pool whose threads hang until the test lets them go on."""
 

@@ -238,7 +238,9 @@ class Served:
         profile = self.contexts.profile
 
         def judge(chain: Sequence[x509.Certificate]) -> PeerRejected | None:
-            refusal = judgeChain(chain, self.asked.role, profile.trust)
+            role = self.asked.role
+            refusal = judgeChain(chain, role, profile.trust)
+            refusal = refusal or self.contexts.revocations.judge(chain, role.peer)
             if refusal is None and reference is not None and profile.trust.stores:
                 refusal = judgeName(reference, chain[0])
             if refusal is None:

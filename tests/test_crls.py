@@ -15,7 +15,7 @@ from ktlsagent.credentials.files import Files
 from ktlsagent.errors import Mistake
 from ktlsagent.profiles import CRLScope, Tolerated, Trust
 from tests.support import certificates
-from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority
+from tests.support.certificates import DAY, DER, NOW, PEM, CertificateAuthority, point
 from tests.support.folder import FolderTestCase
 from tests.support.properties import changes, patient
 
@@ -24,37 +24,6 @@ EXPIRED = 12
 MISSING = 3
 OTHER_SCOPE = 44
 """C{X509_V_ERR_*} of C{openssl/x509_vfy.h}."""
-
-
-def point(
-    uri: str | None = None,
-    *,
-    userOnly: bool = False,
-    caOnly: bool = False,
-    indirect: bool = False,
-    attributesOnly: bool = False,
-    reasons: frozenset[x509.ReasonFlags] | None = None,
-) -> x509.IssuingDistributionPoint:
-    """
-    Say what a CRL is about.
-
-    @param uri: where it is found.
-    @param userOnly: whether it is about end entities only.
-    @param caOnly: whether it is about CAs only.
-    @param indirect: whether it is about certificates of others, too.
-    @param attributesOnly: whether it is about attribute certificates only.
-    @param reasons: the only reasons of revocation that it is about.
-    @return: the extension.
-    """
-    return x509.IssuingDistributionPoint(
-        full_name=[x509.UniformResourceIdentifier(uri)] if uri else None,
-        relative_name=None,
-        only_contains_user_certs=userOnly,
-        only_contains_ca_certs=caOnly,
-        only_some_reasons=reasons,
-        indirect_crl=indirect,
-        only_contains_attribute_certs=attributesOnly,
-    )
 
 
 def withoutEnd(crl: x509.CertificateRevocationList) -> bytes:

@@ -99,9 +99,10 @@ LAYERS: dict[str, str] = {
     ),
     "peers.names": "errors protocols",
     "peers.peerrules": "errors profiles protocols",
+    "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
-        "credentials.expiry credentials.inventory credentials.latecontexts peers.tags "
-        "profiles protocols"
+        "credentials.expiry credentials.inventory credentials.latecontexts peers.revocation "
+        "peers.tags profiles protocols"
     ),
     "policy": (
         "credentials.contexts errors peers.authorisation peers.names peers.peerrules "
@@ -109,12 +110,13 @@ LAYERS: dict[str, str] = {
     ),
     "credentials.parts": (
         "credentials.contexts credentials.latecontexts credentials.owncertificates "
-        "credentials.tokens profiles protocols"
+        "credentials.tokens peers.revocation profiles protocols"
     ),
     "credentials.loading": (
         "config credentials.contexts credentials.crls credentials.expiry credentials.files "
         "credentials.inventory credentials.owncertificates credentials.parts "
-        "credentials.truststores errors peers.authorisation peers.tags profiles protocols"
+        "credentials.truststores errors peers.authorisation peers.revocation peers.tags profiles "
+        "protocols"
     ),
     "keytrust": "interfaces",
     "keys": "errors interfaces keytrust protocols",

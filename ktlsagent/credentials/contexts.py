@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ktlsagent.credentials.expiry import Expiry
 from ktlsagent.credentials.inventory import Inventory
 from ktlsagent.credentials.latecontexts import LateContexts
+from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Profile
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
@@ -27,6 +28,7 @@ class ProfileContexts:
     @ivar clientWith: makes a context for a client with another certificate;
         raises C{SSL.Error} if certificate and key do not belong together.
     @ivar preSharedKey: for pre-shared keys, by the key's hash.
+    @ivar revocations: the CRLs that peers with certificates are looked up in.
     @ivar late: makes the same once the tokens with our private keys have
         answered, and then with L{client} or L{server}; C{None} if all is there.
     """
@@ -38,6 +40,7 @@ class ProfileContexts:
     clientCertificate: OwnCertificate | None = None
     clientWith: Callable[[OwnCertificate], TLSContext] | None = None
     preSharedKey: Mapping[str, TLSContext] = field(default_factory=dict)
+    revocations: RevocationLists = field(default_factory=RevocationLists)
     late: LateContexts[ProfileContexts] | None = None
 
 

@@ -21,6 +21,7 @@ from ktlsagent.credentials.parts import Parts, makeContexts
 from ktlsagent.credentials.truststores import SYSTEM_TRUST_STORES, Anchors, readAnchors
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.peers.authorisation import Rule
+from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.peers.tags import TagSet, loadTags
 from ktlsagent.profiles import DEFAULT_GROUPS, CRLScope, Profile
 from ktlsagent.protocols import openssl
@@ -105,7 +106,9 @@ class _Reader:
             for moment in (one.says.thisUpdate, one.crl.next_update_utc)
             if moment is not None
         ]
-        return Parts(profile, modes, suites, groups, store, own, moments)
+        lists = [(one.name, one.crl, one.says.serials) for _path, one in crls]
+        revocations = RevocationLists(lists, profile.trust.crlScope)
+        return Parts(profile, modes, suites, groups, store, own, moments, revocations)
 
     def _suites(self, profile: Profile) -> Sequence[str]:
         """Those of the suites that the kernel takes."""

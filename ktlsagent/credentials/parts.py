@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -13,6 +13,7 @@ from ktlsagent.credentials.contexts import ProfileContexts
 from ktlsagent.credentials.latecontexts import LateContexts
 from ktlsagent.credentials.owncertificates import OwnFiles
 from ktlsagent.credentials.tokens import TokenKey
+from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.profiles import Profile, Tolerated
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -40,6 +41,7 @@ class Parts:
     @ivar store: what peers with certificates are judged by.
     @ivar own: our certificates.
     @ivar moments: when its CRLs begin and end.
+    @ivar revocations: these CRLs.
     """
 
     profile: Profile
@@ -49,6 +51,7 @@ class Parts:
     store: crypto.X509Store
     own: Sequence[OwnFiles]
     moments: Sequence[datetime] = ()
+    revocations: RevocationLists = field(default_factory=RevocationLists)
 
     @property
     def role(self) -> Role:
@@ -98,7 +101,11 @@ def makeContexts(parts: Parts) -> ProfileContexts:
     @return: the contexts.
     @raise SSL.Error: if OpenSSL does not take one of our certificates.
     """
-    contexts = ProfileContexts(parts.profile, preSharedKey=parts.preSharedKeyContexts())
+    contexts = ProfileContexts(
+        parts.profile,
+        preSharedKey=parts.preSharedKeyContexts(),
+        revocations=parts.revocations,
+    )
     if parts.role is Role.CLIENT and AuthMode.UNAUTH in parts.modes:
         contexts = replace(contexts, anonymousClient=parts.context())
     if parts.role is Role.CLIENT and AuthMode.X509 in parts.modes:

@@ -20,6 +20,7 @@ ALERTS = {
     "alpn-mismatch": AlertDescription.NO_APPLICATION_PROTOCOL,
     # Verdicts of the judge; OpenSSL would say bad_certificate to all of them.
     "wrong-key-purpose": AlertDescription.UNSUPPORTED_CERTIFICATE,
+    "certificate-revoked": AlertDescription.CERTIFICATE_REVOKED,
     "denied": AlertDescription.ACCESS_DENIED,
     "not-allowed": AlertDescription.ACCESS_DENIED,
     "address-mismatch": AlertDescription.ACCESS_DENIED,

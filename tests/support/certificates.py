@@ -277,6 +277,37 @@ class CertificateAuthority:
         return store
 
 
+def point(
+    uri: str | None = None,
+    *,
+    userOnly: bool = False,
+    caOnly: bool = False,
+    indirect: bool = False,
+    attributesOnly: bool = False,
+    reasons: frozenset[x509.ReasonFlags] | None = None,
+) -> x509.IssuingDistributionPoint:
+    """
+    Say what a CRL is about.
+
+    @param uri: where it is found.
+    @param userOnly: whether it is about end entities only.
+    @param caOnly: whether it is about CAs only.
+    @param indirect: whether it is about certificates of others, too.
+    @param attributesOnly: whether it is about attribute certificates only.
+    @param reasons: the only reasons of revocation that it is about.
+    @return: the extension.
+    """
+    return x509.IssuingDistributionPoint(
+        full_name=[x509.UniformResourceIdentifier(uri)] if uri else None,
+        relative_name=None,
+        only_contains_user_certs=userOnly,
+        only_contains_ca_certs=caOnly,
+        only_some_reasons=reasons,
+        indirect_crl=indirect,
+        only_contains_attribute_certs=attributesOnly,
+    )
+
+
 def resigned(certificate: x509.Certificate, key: crypto.PKey, digest: str) -> x509.Certificate:
     """
     Sign a certificate anew, as it is hardly done any more.

@@ -59,6 +59,7 @@ class Verifier:
         self.context: TLSContext = context
         self._role = role
         self._trust = trust
+        self._revocations = contexts.revocations
         self._name = None if serverName is None else referenceName(serverName.encode())
 
     def verdict(self, shown: Sequence[crypto.X509]) -> str:
@@ -83,6 +84,7 @@ class Verifier:
         except ValueError:
             return CERTIFICATE_INVALID
         refusal = judgeChain(chain, self._role, self._trust)
+        refusal = refusal or self._revocations.judge(chain, self._role.peer)
         if refusal is None and self._name is not None:
             refusal = judgeName(self._name, chain[0])
         return VALID if refusal is None else refusal.code

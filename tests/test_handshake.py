@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -375,18 +376,45 @@ class FailureTests(HandshakeTestCase):
         self.assertEqual(self.transport.written, bytes.fromhex("1503030002020a"))
         self.assertEqual(self.engine.alertSent, 10)
 
-    def test_noTLSLater(self) -> None:
-        """A peer that has keys already would not understand an alert in clear."""
-        peer = StdlibPeer(stdlibContext("client"))
-        self.prepare(Role.SERVER)
-        self.connect()
-        self.transport.deliver(peer.feed(b""))
-        flight = self.transport.written
-        error = PeerMisbehaved("bad-record", "expected a record")
-        self.transport.lose(error)
-        self.assertFailed(error)
-        self.assertEqual(self.transport.written, flight)
-        self.assertIsNone(self.engine.alertSent)
+    def test_badRecordLater(self) -> None:
+        """A client whose keys are in use is told under them, by the alert of the code."""
+        for code, alert, words in (
+            ("not-tls", 10, "unexpected message"),
+            ("bad-record", 10, "unexpected message"),
+            ("record-overflow", 22, "record overflow"),
+            ("too-many-records", 10, "unexpected message"),
+            ("handshake-too-long", 47, "illegal parameter"),
+        ):
+            peer = StdlibPeer(stdlibContext("client"))
+            self.prepare(Role.SERVER)
+            self.connect()
+            self.transport.deliver(peer.feed(b""))
+            flight = self.transport.written
+            peer.feed(flight)
+            error = PeerMisbehaved(code, "expected a record")
+            self.transport.lose(error)
+            self.assertFailed(error)
+            self.assertEqual(self.engine.alertSent, alert)
+            (sealed,) = records(self.transport.written[len(flight) :])
+            self.assertEqual(sealed[0], 23)
+            self.assertTrue(peer.complete)
+            refusal = self.assertRaises(ssl.SSLError, peer.receive, sealed)
+            self.assertIn(words, str(refusal).lower().replace("_", " "))
+
+    def test_badRecordOfAServer(self) -> None:
+        """A server is told, too, at its first record and behind its ServerHello."""
+        for number in (0, 1):
+            peer = StdlibPeer(stdlibContext("server", own=certificates.server()))
+            self.prepare(Role.CLIENT)
+            self.connect()
+            flight = records(peer.feed(self.transport.written))
+            hello = self.transport.written
+            self.transport.deliver(b"".join(flight[:number]))
+            self.transport.lose(PeerMisbehaved("record-overflow", "expected a record"))
+            self.assertEqual(self.engine.alertSent, 22)
+            self.assertEqual(self.transport.written[len(hello) :], bytes.fromhex("15030300020216"))
+            peer.feed(self.transport.written[len(hello) :])
+            self.assertIn("record overflow", str(peer.error).lower().replace("_", " "))
 
     def test_bug(self) -> None:
         """A bug is told to the protocol on top, which has to answer all the same."""

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import KeyUnusable, PeerMisbehaved
+from ktlsagent.protocols import psk
 from ktlsagent.protocols.psk import (
+    MOST_IDENTITIES,
     SHA256,
     SHA384,
+    HelloGate,
     HelloReader,
     PreSharedKey,
     hashOf,
@@ -139,6 +142,24 @@ class HelloReaderTests(SynchronousTestCase):
         words = self.refused("unexpected-message", *handshakeRecords(b"\x01\x01\x00\x01"))
         self.assertIn("65537 octets", words)
 
+    def test_manyIdentities(self) -> None:
+        """More identities than anybody offers are refused, and not all of them are read."""
+        offered = [b"%d" % number for number in range(MOST_IDENTITIES + 1)]
+        message = clientHello(offeredKeys(*offered[:-1]))
+        self.assertEqual(self.read(handshakeRecords(message)), offered[:-1])
+        self.refused("too-many-identities", *handshakeRecords(clientHello(offeredKeys(*offered))))
+        takes: list[int] = []
+        take = psk._Cursor.take
+
+        def counting(cursor: psk._Cursor, count: int) -> bytes:
+            takes.append(count)
+            return take(cursor, count)
+
+        self.patch(psk._Cursor, "take", counting)
+        hello = clientHello(offeredKeys(*[b"x"] * 1600))
+        self.refused("too-many-identities", *handshakeRecords(hello))
+        self.assertLess(len(takes), 4 * MOST_IDENTITIES)
+
     def test_otherRecords(self) -> None:
         """What is no handshake, or another message, is not waited for."""
         for record in ("150303 0002 0128", "140303 0001 01", "170303 0001 ff"):
@@ -197,3 +218,43 @@ class HelloReaderTests(SynchronousTestCase):
         record = bytes((kind, 3, 3)) + len(fragment).to_bytes(2, "big") + fragment
         with contextlib.suppress(PeerMisbehaved):
             self.assertIn(HelloReader().feed(record), (None, []))
+
+
+class HelloGateTests(SynchronousTestCase):
+    """Tests of L{HelloGate}."""
+
+    def admitted(self, message: bytes, size: int = 2**14) -> str | None:
+        """
+        Let a message through.
+
+        @param message: the message.
+        @param size: the most octets that a record takes.
+        @return: the code of the refusal.
+        """
+        gate = HelloGate()
+        for record in [*handshakeRecords(message, size), bytes.fromhex("1703030001ff")]:
+            try:
+                gate.admit(record)
+            except PeerMisbehaved as error:
+                return error.code
+        return None
+
+    def test_few(self) -> None:
+        """Who offers few passes, however long, in whatever records."""
+        for count, length in ((0, 0), (1, 1), (2, 30000), (MOST_IDENTITIES, 900)):
+            hello = clientHello(offeredKeys(*[b"x" * length] * count))
+            for size in (100, 2**14):
+                self.assertIsNone(self.admitted(hello, size))
+
+    def test_many(self) -> None:
+        """Who offers many does not, if it is long; a short one is not looked into."""
+        long = clientHello(offeredKeys(*[b"x"] * 1600))
+        for size in (1, 3, 1000, 2**14):
+            self.assertEqual(self.admitted(long, size), "too-many-identities")
+        short = clientHello(offeredKeys(*[b"x"] * (MOST_IDENTITIES + 1)))
+        self.assertIsNone(self.admitted(short))
+
+    def test_others(self) -> None:
+        """What is no ClientHello, or a malformed one, is OpenSSL's to refuse."""
+        for message in (b"\x02\x00\xff\xff" + bytes(9), b"\x01\x00\x40\x00" + bytes(2**14), b"x"):
+            self.assertIsNone(self.admitted(message))

@@ -31,7 +31,7 @@ from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
-from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
+from ktlsagent.protocols.psk import MOST_IDENTITIES, SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters, PreSharedKeyServer, engineFor
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
@@ -418,18 +418,36 @@ class ServerTests(KeyTestCase):
         for server in (refused, done):
             self.assertRaises(ValueError, server.receiveRecord, bytes.fromhex("1703030001ff"))
 
-    def test_alerts(self) -> None:
-        """Alerts are noted before there is an engine, and by the engine afterwards."""
+    def test_givenUp(self) -> None:
+        """What is wrong with records is answered before there is an engine, and by it later."""
+        error = PeerMisbehaved("record-overflow", "expected a shorter one")
         server = keyServer(*KEYS)
-        server.alerted(received=True, description=1)
-        self.assertEqual((server.alertSent, server.alertReceived), (None, None))
-        server.alerted(received=False, description=10)
-        self.assertEqual(server.alertSent, 10)
+        self.assertEqual(server.giveUp(error), bytes((ALERT, 3, 3, 0, 2, 2, 22)))
+        self.refused(server, "record-overflow", errno.EACCES, 22)
+        self.assertEqual(server.giveUp(PeerMisbehaved("not-tls", "once")), b"")
+        self.refused(server, "record-overflow", errno.EACCES, 22)
+        client, server = keyClient(KEYS[0]), keyServer(*KEYS)
+        for record in records(server.receiveRecord(records(client.start())[0])):
+            client.receiveRecord(record)
+        server.giveUp(error)
+        self.refused(server, "record-overflow", errno.EACCES, 22)
+
+    def test_oneStep(self) -> None:
+        """However many records a ClientHello comes in, OpenSSL reads them in one step."""
+        steps: list[bytes] = []
+        receive = TLSEngine.receiveRecord
+
+        def counting(engine: TLSEngine, record: bytes) -> bytes:
+            steps.append(record)
+            return receive(engine, record)
+
+        self.patch(TLSEngine, "receiveRecord", counting)
         server = keyServer(*KEYS)
-        server.receiveRecord(records(keyClient(KEYS[0]).start())[0])
-        server.alerted(received=False, description=10)
-        server.alerted(received=True, description=20)
-        self.assertEqual((server.alertSent, server.alertReceived), (10, 20))
+        (hello,) = records(keyClient(KEYS[0]).start())
+        for record in handshakeRecords(hello[5:], 5):
+            server.receiveRecord(record)
+        self.assertEqual(len(steps), 1)
+        self.assertIsNone(server.error)
 
     @patient
     @given(
@@ -462,11 +480,21 @@ class ServerTests(KeyTestCase):
         """All that are offered are looked up at once, in their order."""
         book = KeyBook(KEYS[0])
         server = PreSharedKeyServer(PreSharedKeyParameters(_CONTEXTS, book.lookUp))
-        offered = [b"%d" % number for number in range(500)]
+        offered = [b"%d" % number for number in range(MOST_IDENTITIES)]
         for record in handshakeRecords(clientHello(offeredKeys(*offered))):
             server.receiveRecord(record)
         self.assertEqual(book.asked, [offered])
         self.refused(server, "unknown-identity", errno.ENOKEY, UNKNOWN_PSK_IDENTITY)
+
+    def test_tooManyIdentities(self) -> None:
+        """More than that are not looked up at all."""
+        book = KeyBook(KEYS[0])
+        server = PreSharedKeyServer(PreSharedKeyParameters(_CONTEXTS, book.lookUp))
+        offered = [KEYS[0].identity] * (MOST_IDENTITIES + 1)
+        for record in handshakeRecords(clientHello(offeredKeys(*offered))):
+            server.receiveRecord(record)
+        self.assertEqual(book.asked, [])
+        self.refused(server, "too-many-identities", errno.EACCES, 47)
 
 
 _CONTEXTS = {name: keyContext(Role.SERVER, name) for name in (SHA256, SHA384)}

@@ -12,6 +12,7 @@ from ktlsagent.protocols.keyschedule import TrafficKeys
 from ktlsagent.protocols.record import (
     HEADER_LENGTH,
     MAXIMUM_FRAGMENT,
+    MOST_OCTETS,
     AlertDescription,
     RecordReader,
     alertName,
@@ -110,10 +111,15 @@ class FragmentLengthTests(SynchronousTestCase):
 
     def test_badLength(self) -> None:
         """Empty fragments and too long ones are refused, with the length found."""
-        for header, length in (("1703034101", 16641), ("1603030000", 0), ("160303ffff", 65535)):
+        for header, code, words in (
+            ("1703034101", "record-overflow", "16641"),
+            ("160303ffff", "record-overflow", "65535"),
+            ("1603030000", "bad-record", "an empty one"),
+            ("1703030000", "bad-record", "an empty one"),
+        ):
             error = self.assertRaises(PeerMisbehaved, fragmentLength, bytes.fromhex(header))
-            self.assertEqual(error.code, "bad-record")
-            self.assertIn(str(length), error.reason)
+            self.assertEqual(error.code, code)
+            self.assertIn(words, error.reason)
 
     def test_notTLS(self) -> None:
         """Octets that begin no TLS record are refused and shown."""
@@ -172,6 +178,69 @@ class RecordReaderTests(SynchronousTestCase):
         except PeerMisbehaved:
             return
         self.assertTrue(stream.startswith(b"".join(records)))
+
+
+class BoundsTests(SynchronousTestCase):
+    """Tests of what L{RecordReader} takes of one handshake."""
+
+    def taken(self, code: str, kind: int, length: int, most: int = 10**5) -> int:
+        """
+        Count the records of a flood until it is refused.
+
+        @param code: the refusal's code.
+        @param kind: the records' type.
+        @param length: octets of each.
+        @param most: how many there may be.
+        """
+        reader = RecordReader()
+        header = bytes((kind, 3, 3)) + length.to_bytes(2, "big")
+        for number in range(most):
+            try:
+                reader.feed(header)
+            except PeerMisbehaved as error:
+                self.assertEqual(error.code, code)
+                return number
+            self.assertIsNotNone(reader.feed(bytes(length)))
+        raise self.failureException("not refused")
+
+    def test_shortRecords(self) -> None:
+        """Records that nobody needs are refused after 64, whatever their type."""
+        for kind in (20, 21, 22, 23):
+            for length in (1, 2, 7):
+                self.assertEqual(self.taken("too-many-records", kind, length), 64)
+        self.assertEqual(self.taken("too-many-records", 23, 22), 66)
+        self.assertEqual(self.taken("too-many-records", 22, 256), 128)
+
+    def test_neededRecords(self) -> None:
+        """Records that are short because the peer's have to be take the whole handshake."""
+        for length in (512, 1024, 2**14, MAXIMUM_FRAGMENT):
+            self.assertEqual(self.taken("handshake-too-long", 23, length), MOST_OCTETS // length)
+
+    def test_header(self) -> None:
+        """A record too many is refused before it is read."""
+        reader = RecordReader()
+        for _record in range(MOST_OCTETS // 2**14):
+            reader.feed(bytes.fromhex("1703034000"))
+            reader.feed(bytes(2**14))
+        error = self.assertRaises(PeerMisbehaved, reader.feed, bytes.fromhex("1703030001"))
+        self.assertIn(f"at most {MOST_OCTETS} octets, found {MOST_OCTETS + 1}", error.reason)
+
+    @patient
+    @given(st.lists(st.integers(1, MAXIMUM_FRAGMENT), max_size=300))
+    def test_any(self, lengths: list[int]) -> None:
+        """Whatever the lengths, there are at most 64 records more than octets in 512s."""
+        reader = RecordReader()
+        records = octets = 0
+        for length in lengths:
+            records, octets = records + 1, octets + length
+            try:
+                reader.feed(b"\x16\x03\x03" + length.to_bytes(2, "big"))
+            except PeerMisbehaved:
+                self.assertTrue(octets > MOST_OCTETS or records > 64 + octets // 512)
+                return
+            self.assertLessEqual(octets, MOST_OCTETS)
+            self.assertLessEqual(records, 64 + octets // 512)
+            reader.feed(bytes(length))
 
 
 class SplitRecordsTests(SynchronousTestCase):

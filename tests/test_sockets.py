@@ -255,7 +255,7 @@ class UpcallTransportReadTests(_UpcallTestCase):
         self.connect()
         self.transport.resumeProducing()
         self.far.sendall(struct.pack("!BHH", 23, 0x0303, 2**14 + 257))
-        self.assertEqual(self.lostBy().code, "bad-record")
+        self.assertEqual(self.lostBy().code, "record-overflow")
 
     def test_reactorsError(self) -> None:
         """If the reactor cannot wait for the socket the protocol is told, once."""

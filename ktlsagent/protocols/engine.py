@@ -11,13 +11,19 @@ from dataclasses import replace
 from cryptography import x509
 from OpenSSL import SSL
 
-from ktlsagent.errors import HandshakeError, PeerAlert, SessionUnusable, TokenFailed
+from ktlsagent.errors import (
+    HandshakeError,
+    PeerAlert,
+    PeerMisbehaved,
+    SessionUnusable,
+    TokenFailed,
+)
 from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES, CipherSuite
 from ktlsagent.protocols.examination import Examination
 from ktlsagent.protocols.interfaces import EngineState, TLSParameters
-from ktlsagent.protocols.psk import identityText
+from ktlsagent.protocols.psk import HelloGate, identityText
 from ktlsagent.protocols.record import (
     AlertDescription,
     ContentType,
@@ -88,6 +94,9 @@ class TLSEngine:
             None if context.tickets is None else Resumption(parameters, context.tickets)
         )
         self._redeeming: TLSContext | None = None
+        # Who looks for a pre-shared key has looked into the ClientHello.
+        server = self._role is Role.SERVER and self.preSharedKey is None
+        self._gate = HelloGate() if server else None
         if self._role is Role.CLIENT:
             self._connection = context.connection(self)
             if parameters.serverName is not None:
@@ -118,7 +127,8 @@ class TLSEngine:
         """
         Take the peer's next record.
 
-        @param record: exactly one record, header included.
+        @param record: exactly one record, header included, or all of those that hold
+            the ClientHello.
         @return: what to send; possibly nothing.
         @raise ValueError: if the handshake is over: no record after the one
             that completes it is ours to read.
@@ -129,10 +139,30 @@ class TLSEngine:
             self._fail(self._refusal)
             self.alertSent = AlertDescription.INTERNAL_ERROR
             return plainAlert(AlertDescription.INTERNAL_ERROR)
+        if self._gate is not None:
+            try:
+                self._gate.admit(record)
+            except PeerMisbehaved as error:
+                return self.giveUp(error)
         if self._redeeming is not None:
             self._redeemTicket(self._redeeming, record)
         self._connection.bio_write(record)
         return self._step()
+
+    def giveUp(self, error: HandshakeError) -> bytes:
+        """
+        End the handshake for a reason that comes from outside: what the peer sends is not
+        even a record.
+
+        @param error: the reason.
+        @return: what to send: the alert, as the peer expects it now.
+        """
+        if self.state is not EngineState.NEED_RECORD:
+            return b""
+        self.alertSent = failures.ALERTS.get(error.code)
+        output = b"" if self.alertSent is None else self._alert(self.alertSent)
+        self._fail(error)
+        return output
 
     @property
     def awaitsTicket(self) -> bool:

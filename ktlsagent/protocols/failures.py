@@ -9,10 +9,24 @@ from collections.abc import Sequence
 
 from ktlsagent.errors import HandshakeError, PeerAlert, PeerMisbehaved, PeerRejected, TokenFailed
 from ktlsagent.protocols.context import SUNRPC
-from ktlsagent.protocols.psk import PreSharedKey, identityText, listIdentities, quoteIdentity
+from ktlsagent.protocols.psk import (
+    TOO_MANY_IDENTITIES,
+    PreSharedKey,
+    identityText,
+    listIdentities,
+    quoteIdentity,
+)
 from ktlsagent.protocols.record import AlertDescription, alertName
 
 ALERTS = {
+    # What is wrong with records is seen before OpenSSL sees them (RFC 8446, section 5).
+    "not-tls": AlertDescription.UNEXPECTED_MESSAGE,
+    "bad-record": AlertDescription.UNEXPECTED_MESSAGE,
+    "record-overflow": AlertDescription.RECORD_OVERFLOW,
+    # Well-formed, but nothing that we take: as OpenSSL says of such things.
+    "too-many-records": AlertDescription.UNEXPECTED_MESSAGE,
+    "handshake-too-long": AlertDescription.ILLEGAL_PARAMETER,
+    TOO_MANY_IDENTITIES: AlertDescription.ILLEGAL_PARAMETER,
     # Older OpenSSLs would send illegal_parameter; this is RFC 8446, section 6.2.
     "wrong-key": AlertDescription.DECRYPT_ERROR,
     # For a client's use of this alert see RFC 9001, section 8.1.

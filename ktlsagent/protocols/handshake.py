@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 
 from ktlsagent.errors import HandshakeError, PeerAlert, PeerMisbehaved
 from ktlsagent.protocols.interfaces import Engine, EngineState
-from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession
 
 TICKET_SECONDS = 0.05
@@ -141,9 +140,8 @@ class HandshakeProtocol(Protocol):
         if self._engine.error is not None:
             # The alert could not be sent; why it was to be sent matters more.
             reason = Failure(self._engine.error)
-        elif isinstance(reason.value, PeerMisbehaved) and self.records == 0:
-            self._engine.alerted(received=False, description=AlertDescription.UNEXPECTED_MESSAGE)
-            self.transport.write(plainAlert(AlertDescription.UNEXPECTED_MESSAGE))
+        elif isinstance(reason.value, PeerMisbehaved):
+            self.transport.write(self._engine.giveUp(reason.value))
         self._end(reason)
 
     def abort(self, error: HandshakeError) -> None:

@@ -114,5 +114,5 @@ class Engine(Protocol):
     def refusalIn(self, record: bytes) -> PeerAlert | None:
         """Look at the record behind the handshake; the result is the alert that it is."""
 
-    def alerted(self, *, received: bool, description: int) -> None:
-        """Note an alert."""
+    def giveUp(self, error: HandshakeError) -> bytes:
+        """End the handshake for a reason from outside; the result is to be sent."""

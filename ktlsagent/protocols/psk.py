@@ -26,6 +26,16 @@ _SHOWN_LENGTH = 512
 _CLIENT_HELLO = 1
 _PRE_SHARED_KEY = 41
 _MAXIMUM_HELLO = 2**16
+_SHORT_HELLO = 2**13
+_LENGTH_OCTETS = 3
+
+MOST_IDENTITIES = 64
+"""
+How many identities a client may offer: each is looked for, by us and by OpenSSL.  Hosts of
+NVMe/TCP offer one, clients with tickets one or two.
+"""
+
+TOO_MANY_IDENTITIES = "too-many-identities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class HelloReader:
     """
 
     def __init__(self) -> None:
-        self._message = b""
+        self._message = bytearray()
 
     def feed(self, record: bytes) -> list[bytes] | None:
         """
@@ -135,25 +145,73 @@ class HelloReader:
         if len(self._message) < 4 + length:
             return None
         try:
-            return _identities(self._message[4 : 4 + length])
+            identities = _identities(bytes(self._message[4 : 4 + length]))
         except ValueError as error:
             raise PeerMisbehaved(
                 "decode-error", f"expected a well-formed ClientHello, found {error}"
             ) from error
+        if len(identities) > MOST_IDENTITIES:
+            raise PeerMisbehaved(
+                TOO_MANY_IDENTITIES,
+                f"expected a client that offers at most {MOST_IDENTITIES} identities, found one "
+                "that offers more",
+            )
+        return identities
+
+
+class HelloGate:
+    """
+    Looks whether a ClientHello that is for OpenSSL offers too many identities: it tries to
+    decrypt each as a ticket.  A short one cannot offer so many that it matters, and is not
+    looked into.
+    """
+
+    def __init__(self) -> None:
+        self._reader: HelloReader | None = None
+        self._open = False
+
+    def admit(self, record: bytes) -> None:
+        """
+        Look at the client's next record.
+
+        @param record: one whole record.
+        @raise PeerMisbehaved: if there are too many.  What else is wrong OpenSSL says better.
+        """
+        if self._reader is None:
+            self._reader = HelloReader()
+            # A first record without the length is nothing that a client has a reason for.
+            length = record[HEADER_LENGTH + 1 : HEADER_LENGTH + 4]
+            self._open = (
+                len(length) == _LENGTH_OCTETS and int.from_bytes(length, "big") <= _SHORT_HELLO
+            )
+        if self._open:
+            return
+        try:
+            self._open = self._reader.feed(record) is not None
+        except PeerMisbehaved as error:
+            if error.code == TOO_MANY_IDENTITIES:
+                raise
+            self._open = True
 
 
 class _Cursor:
     """Reads vectors of the presentation language (RFC 8446, section 3.4)."""
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self._data = data
+        self._at = 0
+
+    @property
+    def more(self) -> bool:
+        """Whether anything is left."""
+        return self._at < len(self._data)
 
     def take(self, count: int) -> bytes:
         """Take octets."""
-        if len(self.data) < count:
+        start, self._at = self._at, self._at + count
+        if self._at > len(self._data):
             raise ValueError("a vector that is shorter than it says")
-        taken, self.data = self.data[:count], self.data[count:]
-        return taken
+        return self._data[start : self._at]
 
     def vector(self, lengthOctets: int) -> bytes:
         """Take a vector whose length comes first."""
@@ -161,20 +219,23 @@ class _Cursor:
 
 
 def _identities(hello: bytes) -> list[bytes]:
-    """List the identities of C{OfferedPsks} (RFC 8446, sections 4.1.2 and 4.2.11)."""
+    """
+    List the identities of C{OfferedPsks} (RFC 8446, sections 4.1.2 and 4.2.11), but not
+    many more than there may be.
+    """
     cursor = _Cursor(hello)
     cursor.take(2 + 32)  # legacy_version, random
     cursor.vector(1)  # legacy_session_id
     cursor.vector(2)  # cipher_suites
     cursor.vector(1)  # legacy_compression_methods
-    extensions = _Cursor(cursor.vector(2) if cursor.data else b"")
-    while extensions.data:
+    extensions = _Cursor(cursor.vector(2) if cursor.more else b"")
+    while extensions.more:
         kind = int.from_bytes(extensions.take(2), "big")
         content = extensions.vector(2)
         if kind == _PRE_SHARED_KEY:
             offered = _Cursor(_Cursor(content).vector(2))
-            found = []
-            while offered.data:
+            found: list[bytes] = []
+            while offered.more and len(found) <= MOST_IDENTITIES:
                 found.append(offered.vector(2))
                 offered.take(4)  # obfuscated_ticket_age
             return found

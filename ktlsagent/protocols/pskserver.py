@@ -16,14 +16,21 @@ from cryptography import x509
 from ktlsagent.errors import HandshakeError, KeyUnusable, PeerAlert, PeerMisbehaved
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.engine import TLSEngine
+from ktlsagent.protocols.failures import ALERTS
 from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
-from ktlsagent.protocols.psk import HelloReader, PreSharedKey, quoteIdentity
+from ktlsagent.protocols.psk import (
+    TOO_MANY_IDENTITIES,
+    HelloReader,
+    PreSharedKey,
+    quoteIdentity,
+)
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession, Role
 
 _ALERTS = {
     "decode-error": AlertDescription.DECODE_ERROR,
     "no-psk": AlertDescription.HANDSHAKE_FAILURE,
+    TOO_MANY_IDENTITIES: AlertDescription.ILLEGAL_PARAMETER,
     "unexpected-message": AlertDescription.UNEXPECTED_MESSAGE,
 }
 """What a client is told whose ClientHello is none for us, by the error's code."""
@@ -108,12 +115,8 @@ class PreSharedKeyServer:
         except HandshakeError as error:
             return self._refuse(error, AlertDescription.INTERNAL_ERROR)
         self._engine = engine
-        output = engine.start()
-        for kept in self._records:
-            # OpenSSL may have had enough before the last of them.
-            if engine.state is EngineState.NEED_RECORD:
-                output += engine.receiveRecord(kept)
-        return output
+        # All of the ClientHello at once: one by one, each would be a step.
+        return engine.start() + engine.receiveRecord(b"".join(self._records))
 
     def takeTicket(self, _record: bytes) -> bool:
         """See L{TLSEngine.takeTicket}."""
@@ -123,12 +126,13 @@ class PreSharedKeyServer:
         """See L{TLSEngine.refusalIn}."""
         return None if self._engine is None else self._engine.refusalIn(record)
 
-    def alerted(self, *, received: bool, description: int) -> None:
-        """See L{TLSEngine.alerted}; before the engine there is none to receive."""
+    def giveUp(self, error: HandshakeError) -> bytes:
+        """See L{TLSEngine.giveUp}."""
         if self._engine is not None:
-            self._engine.alerted(received=received, description=description)
-        elif not received:
-            self._alertSent = description
+            return self._engine.giveUp(error)
+        if self._error is not None:
+            return b""
+        return self._refuse(error, ALERTS.get(error.code, AlertDescription.INTERNAL_ERROR))
 
     @property
     def state(self) -> EngineState:

@@ -17,6 +17,20 @@ HEADER_LENGTH = 5
 MAXIMUM_FRAGMENT = 2**14 + 256
 """The longest fragment a protected record may have (RFC 8446, section 5.2)."""
 
+MOST_OCTETS = 2**18
+"""
+How many octets the peer's records may hold in a whole handshake.  Its certificates take
+the most: OpenSSL takes 100 KiB of them (C{SSL_MAX_CERT_LIST_DEFAULT}), which are 13
+certificates with keys and signatures of ML-DSA-87.  A ClientHello may have 64 KiB, twice.
+"""
+
+_SPARE_RECORDS = 64
+_LEAST_FRAGMENT = 512
+"""
+How many records there may be besides those that the octets need.  The shortest records
+that a peer can need are those of C{max_fragment_length} (RFC 6066, section 4).
+"""
+
 _AEADS: dict[str, type[AESCCM | AESGCM | ChaCha20Poly1305]] = {
     "TLS_AES_256_GCM_SHA384": AESGCM,
     "TLS_AES_128_GCM_SHA256": AESGCM,
@@ -162,7 +176,7 @@ def _nonce(keys: TrafficKeys, sequence: int) -> bytes:
     return number.to_bytes(len(keys.iv), "big")
 
 
-def fragmentLength(header: bytes) -> int:
+def fragmentLength(header: bytes | bytearray) -> int:
     """
     Read a record's header.
 
@@ -175,10 +189,12 @@ def fragmentLength(header: bytes) -> int:
             "not-tls", f"expected a TLS record from the peer, found octets {header.hex(' ')}"
         )
     length = int.from_bytes(header[3:5], "big")
-    if not 0 < length <= MAXIMUM_FRAGMENT:
+    if length == 0:
+        raise PeerMisbehaved("bad-record", "expected a record with content, found an empty one")
+    if length > MAXIMUM_FRAGMENT:
         raise PeerMisbehaved(
-            "bad-record",
-            f"expected a record of 1 to {MAXIMUM_FRAGMENT} octets, found a length of {length}",
+            "record-overflow",
+            f"expected a record of at most {MAXIMUM_FRAGMENT} octets, found a length of {length}",
         )
     return length
 
@@ -187,11 +203,16 @@ class RecordReader:
     """
     Collects one record after another from a stream, and tells the reader of
     the stream how many octets it may take without touching the next record.
+
+    Each record costs a step, however short it is, and what the peer sends is kept until it
+    is whole: so there is a bound on both, which holds for all kinds of records together.
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self._length = HEADER_LENGTH
+        self._records = 0
+        self._octets = 0
 
     def wanted(self) -> int:
         """
@@ -207,18 +228,37 @@ class RecordReader:
 
         @param data: at most L{wanted} octets.
         @return: the record, header included, if C{data} completes one.
-        @raise PeerMisbehaved: if this is no TLS record.
+        @raise PeerMisbehaved: if this is no TLS record, or one too many.
         @raise ValueError: if there is more data than was wanted.
         """
         if len(data) > self.wanted():
             raise ValueError("more data than the current record has")
         self._buffer += data
         if len(self._buffer) == self._length == HEADER_LENGTH:
-            self._length += fragmentLength(self._buffer)
+            self._length += self._admit(fragmentLength(self._buffer))
         if len(self._buffer) < self._length:
             return None
-        record, self._buffer, self._length = self._buffer, b"", HEADER_LENGTH
+        record = bytes(self._buffer)
+        self._buffer.clear()
+        self._length = HEADER_LENGTH
         return record
+
+    def _admit(self, length: int) -> int:
+        """Count a record before it is read."""
+        self._records += 1
+        self._octets += length
+        if self._octets > MOST_OCTETS:
+            raise PeerMisbehaved(
+                "handshake-too-long",
+                f"expected a handshake in at most {MOST_OCTETS} octets, found {self._octets}",
+            )
+        if self._records > _SPARE_RECORDS + self._octets // _LEAST_FRAGMENT:
+            raise PeerMisbehaved(
+                "too-many-records",
+                f"expected at most {_SPARE_RECORDS} records more than a handshake of "
+                f"{self._octets} octets needs, found {self._records} records",
+            )
+        return length
 
 
 def wholeRecord(data: bytes) -> bytes | None:

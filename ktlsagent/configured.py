@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ktlsagent.bugs import logBug
 from ktlsagent.clocks import Calendar, dateNow
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials.contexts import ProfileSet
@@ -28,7 +29,11 @@ from ktlsagent.errors import ConfigError
 from ktlsagent.fairness import Bounds, boundsFor
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.namespace import namespaceNames
+from ktlsagent.texts import NAME, listed, printable
 from ktlsagent.watch import FileWatch
+
+_REASON = 3000
+"""Characters of the mistakes that are logged: with what is before them less than 4 kB."""
 
 
 class Configured:
@@ -164,7 +169,13 @@ class Configured:
                 "{occasion} refused, what was read before stays in use until the next change or "
                 "reload:\n{reason}",
                 occasion=occasion,
-                reason=str(error),
+                reason=listed(
+                    error.mistakes,
+                    lambda mistake: printable(str(mistake)),
+                    length=NAME,
+                    most=_REASON,
+                    between="\n",
+                ),
             )
             return False
         before = self.profiles.notices
@@ -200,7 +211,7 @@ class Configured:
         return config, profiles, namespaceNames(), changes
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("This is a bug in ktlsagent", failure=failure)
+        logBug(self.log, failure)
 
     def _warn(self) -> None:
         """Say what has run out, or will soon."""

@@ -19,6 +19,7 @@ from ktlsagent.interfaces import IKeyrings, KeyDescription
 from ktlsagent.keytrust import flawOf
 from ktlsagent.protocols.context import OwnCertificate
 from ktlsagent.protocols.psk import PreSharedKey, hashOf, listIdentities, quoteIdentity
+from ktlsagent.texts import listed
 
 _PRESHARED_TYPES = ("psk", "user")
 _LENGTHS = range(16, 513)
@@ -127,10 +128,11 @@ class RequestKeys:
             finally:
                 # Else the exception and this frame would hold each other.
                 del found
+        flaws = f"; {listed(found.unusable, between='; ')}" if found.unusable else ""
         raise KeyUnusable(
             "unknown-identity",
             f"expected a key for {_list(offered)}, found keys for {_list(sorted(found.present))} "
-            f"in {len(self.rings)} keyrings{''.join(found.unusable)}",
+            f"in {len(self.rings)} keyrings{flaws}",
         )
 
     def _searched(self, found: _Found, offered: Sequence[bytes]) -> int | None:
@@ -160,7 +162,7 @@ class RequestKeys:
                 try:
                     described = self.keyrings.describe(serial)
                 except OSError as error:
-                    found.unusable.append(f"; key {serial} cannot be used: {error.strerror}")
+                    found.unusable.append(f"key {serial} cannot be used: {error.strerror}")
                     continue
                 if described.type not in _PRESHARED_TYPES:
                     continue
@@ -168,7 +170,7 @@ class RequestKeys:
                 if flaw is None:
                     found.present.setdefault(described.description, serial)
                 else:
-                    found.unusable.append(f"; key {serial} cannot be used: found {flaw}")
+                    found.unusable.append(f"key {serial} cannot be used: found {flaw}")
 
     def ownCertificate(
         self, certificate: int | None, privateKey: int | None, configured: OwnCertificate | None
@@ -249,7 +251,7 @@ class RequestKeys:
 
     def _refusal(self, error: OSError, serial: int, what: str) -> HandshakeError:
         """Say which key it is and what is missing."""
-        where = ", ".join(self._name(ring) for ring in self.rings) or "no keyring"
+        where = listed(self.rings, self._name) or "no keyring"
         if error.errno == errno.EACCES:
             return KeyForbidden(
                 "key-forbidden",
@@ -273,4 +275,4 @@ def _unparsable(serial: int, what: str) -> KeyUnusable:
 
 
 def _list(identities: Sequence[bytes]) -> str:
-    return listIdentities([quoteIdentity(identity) for identity in identities]) or "no identity"
+    return listIdentities(identities, quoteIdentity) or "no identity"

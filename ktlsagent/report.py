@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -13,13 +11,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ktlsagent.bugs import logBug
 from ktlsagent.errors import AgentError, HandshakeError
 from ktlsagent.policy import modeName, roleOf
 from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
-from ktlsagent.protocols.psk import identityText, listIdentities
+from ktlsagent.protocols.psk import listIdentities
 from ktlsagent.protocols.record import alertName
 from ktlsagent.protocols.verification import describeSubject
+from ktlsagent.texts import FIELD, fitted, written
 
 if TYPE_CHECKING:
     from ktlsagent.protocols.interfaces import Engine
@@ -33,15 +33,19 @@ _IF_ANY = ("identity", "alpn", "resumed", "tags")
 """Fields that the text does without if there is nothing in them."""
 _BUG = "internal-error"
 
-_plain = re.compile(r"[!#-&(-\[\]-~]+").fullmatch
-"""Finds what needs no quotes: printable ASCII without space, quotes and backslash."""
+_LINE = 3840
+"""
+Octets of the text at the most.  With what a log has before it that is less than 4 kB,
+which syslog, the journal and pipes take in one piece.
+"""
 
 
 class Report:
     """
     Collects what is known about one request and writes it as one event.
 
-    No field ever holds key material.
+    No field ever holds key material, and none is longer than L{FIELD} as it is
+    written: a peer, or who has mounted, chooses many of them.
 
     @ivar engine: the handshake's engine, once there is one.
     @ivar session: the session, if there is one.
@@ -93,11 +97,18 @@ class Report:
         """
         fields = self._fields(status, now)
         outcome, hidden = ("ok", _ONLY_FAILED) if self._error is None else ("failed", _ONLY_OK)
-        line = " ".join(
-            f"{name}={_quoted(value)}"
+        shown = [
+            name
             for name, value in fields.items()
             if name not in hidden and (name not in _IF_ANY or value != _NOTHING)
-        )
+        ]
+        line = _line(fields, shown)
+        most = _LINE - len("handshake failed ")
+        if len(line) > most:
+            lengths = [len(written(fields[name])) for name in shown]
+            level = _level(lengths, most - (len(line) - sum(lengths)))
+            fields = {name: fitted(value, level) for name, value in fields.items()}
+            line = _line(fields, shown)
         event = {name.replace("-", "_"): value for name, value in fields.items()}
         if self._error is None:
             log.info("handshake {outcome} {line}", outcome=outcome, line=line, **event)
@@ -106,7 +117,7 @@ class Report:
         if isinstance(self._error, AgentError):
             _forgetWay(self._error)
         else:
-            log.failure("This is a bug in ktlsagent", failure=Failure(self._error))
+            logBug(log, Failure(self._error))
 
     def _fields(self, status: int, now: float) -> dict[str, str]:
         """List all fields, in the order of the line; what is not known is C{-}."""
@@ -140,7 +151,10 @@ class Report:
         }
         if self._notes:
             fields["note"] = "; ".join(self._notes)
-        return {name: _NOTHING if value is None else str(value) for name, value in fields.items()}
+        return {
+            name: _NOTHING if value is None else fitted(str(value))
+            for name, value in fields.items()
+        }
 
     def _peer(self) -> str | None:
         """The peer's address and port."""
@@ -154,7 +168,7 @@ class Report:
         """The PSK identities that were offered or asked for."""
         if self.engine is None or not self.engine.identities:
             return None
-        return listIdentities([identityText(identity) for identity in self.engine.identities])
+        return listIdentities(self.engine.identities)
 
     def _code(self) -> str | None:
         if self._error is None:
@@ -182,12 +196,27 @@ def _forgetWay(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _quoted(value: str) -> str:
+def _line(fields: Mapping[str, str], shown: Sequence[str]) -> str:
+    """Write some of the fields."""
+    return " ".join(f"{name}={written(fields[name])}" for name in shown)
+
+
+def _level(lengths: Sequence[int], most: int) -> int:
     """
-    Write a value so that the line can be taken apart again, whatever a peer
-    has put into its certificate.
+    Find the length to which the longest of some fields have to be cut, so that all
+    have room: the short ones, which nobody else chooses, stay whole.
+
+    @param lengths: how long they are, each at most L{FIELD}.
+    @param most: how long they may be together; it is less.
+    @return: how long each may be.
     """
-    return value if _plain(value) else json.dumps(value)
+    level = FIELD
+    for place, length in enumerate(sorted(lengths)):
+        level = most // (len(lengths) - place)
+        if length > level:
+            break
+        most -= length
+    return level
 
 
 def _described(certificate: x509.Certificate) -> tuple[str, str]:

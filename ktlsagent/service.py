@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent import __version__
+from ktlsagent.bugs import logBug
 from ktlsagent.clocks import followsWallClock
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
@@ -37,6 +38,7 @@ from ktlsagent.request import Agent, Upcall
 from ktlsagent.seldom import Seldom
 from ktlsagent.sockets import Adopt, adoptSocket
 from ktlsagent.stepqueue import StepQueue
+from ktlsagent.texts import FIELD, NAME, cut
 
 _DRAIN_AGAIN_SECONDS = 0.1
 """When to look for requests again if there was no room for one more descriptor."""
@@ -223,7 +225,7 @@ class AgentService(Service):
 
     def _deaf(self, reason: Failure) -> None:
         """The reactor does not wait for READY any more."""
-        self.log.failure("This is a bug in ktlsagent", failure=reason)
+        logBug(self.log, reason)
         self._giveUp(StartError("expected to wait for READY as long as the service runs"))
 
     def _ready(self) -> None:
@@ -291,7 +293,7 @@ class AgentService(Service):
                 self._drainLater(error)
                 return
             except MalformedRequest as error:
-                self.log.error("a request cannot be read: {reason}", reason=str(error))
+                self.log.error("a request cannot be read: {reason}", reason=cut(str(error), NAME))
                 request = HandshakeRequest(
                     error.descriptor, messageType=0, authMode=0, keyring=error.keyring
                 )
@@ -303,7 +305,7 @@ class AgentService(Service):
                 refused += 1
                 self.log.error(
                     "the kernel could not hand a request over: {reason}{advice}",
-                    reason=str(error),
+                    reason=cut(str(error), NAME),
                     advice=_ACCEPT_ADVICE.get(error.errno, ""),
                 )
                 continue
@@ -332,13 +334,13 @@ class AgentService(Service):
         self.ledger.accepted += 1
         self.ledger.descriptors += 1
         if self._configured.config.debugLevel:
-            self.log.debug("accepted {request}", request=request)
+            self.log.debug("accepted {request}", request=cut(repr(request), FIELD))
         Deferred.fromCoroutine(Upcall(self._agent, request).serve()).addBoth(self._served)
 
     def _served(self, result: Failure | None) -> None:
         """A request's story has ended."""
         if isinstance(result, Failure):
-            self.log.failure("This is a bug in ktlsagent", failure=result)
+            logBug(self.log, result)
         if not self.ledger.inFlight:
             idle, self._idle = self._idle, []
             for waiting in idle:

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from ktlsagent import __version__, readysocket
+from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig, loadConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
@@ -224,7 +225,7 @@ class ProgramService(Service):
             return
         self.log.info("reloading")
         Deferred.fromCoroutine(self._agent.reload()).addErrback(
-            lambda failure: self.log.failure("This is a bug in ktlsagent", failure=failure)
+            lambda failure: logBug(self.log, failure)
         )
 
     def _fatal(self, _error: AgentError) -> None:

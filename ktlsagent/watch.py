@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ktlsagent.bugs import logBug
 from ktlsagent.interfaces import IAgentReactor
 
 try:
@@ -287,4 +288,4 @@ class FileWatch:
             self._changed()
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("This is a bug in ktlsagent", failure=failure)
+        logBug(self.log, failure)

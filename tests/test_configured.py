@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -12,7 +14,7 @@ from ktlsagent.clocks import LOOK_SECONDS
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
-from ktlsagent.errors import ConfigError
+from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import Role
@@ -134,6 +136,28 @@ class ConfiguredTests(AgentTestCase):
         (line,) = self.logged("reload refused")
         self.assertIn("stays in use", line)
         self.assertIn("ca.pem", line)
+
+    def test_reloadRefusedForMany(self) -> None:
+        """Of very many mistakes the first are told, each in one line, whatever is in them."""
+        configured = self.configured()
+        mistakes = [Mistake("a", "b", "c", f"\n[ktlsagent] {number}") for number in range(5000)]
+        configured._reread = lambda: self.fail_(mistakes)
+        self.assertFalse(self.reload(configured))
+        (line,) = self.logged("reload refused")
+        self.assertLess(len(line), 4000)
+        first, *others, last = line.split("\n")
+        self.assertIn("reload refused", first)
+        self.assertTrue(all(one.startswith("[a] b: expected c, found \\n[k") for one in others))
+        self.assertRegex(last, "^and [0-9]+ more$")
+
+    def fail_(self, mistakes: Sequence[Mistake]) -> NoReturn:
+        """
+        Fail to read the configuration.
+
+        @param mistakes: what is wrong.
+        @raise ConfigError: always.
+        """
+        raise ConfigError(mistakes)
 
     def test_changeOfFiles(self) -> None:
         """Files that change are read again by themselves; the configuration is not."""

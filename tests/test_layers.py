@@ -41,6 +41,8 @@ PURE = {
 
 LAYERS: dict[str, str] = {
     "errors": "",
+    "texts": "",
+    "bugs": "texts",
     "credentials.expiry": "",
     "credentials.pem": "",
     "credentials.inventory": "protocols",
@@ -67,9 +69,9 @@ LAYERS: dict[str, str] = {
     "seldom": "",
     "stepqueue": "errors fairness seldom",
     "peers.patterns": "",
-    "peers.presented": "errors protocols",
+    "peers.presented": "errors protocols texts",
     "peers.rules": "peers.patterns peers.presented",
-    "peers.authorisation": "errors peers.presented peers.rules",
+    "peers.authorisation": "errors peers.presented peers.rules texts",
     "profiles": "peers.authorisation peers.patterns protocols",
     "config.keyfile": "errors",
     "config.values": "config.keyfile errors",
@@ -94,11 +96,11 @@ LAYERS: dict[str, str] = {
     "credentials.threadsteps": "errors interfaces",
     "credentials.tokenload": "credentials.pins credentials.tokens errors protocols",
     "credentials.latecontexts": (
-        "credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
+        "bugs credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
         "errors interfaces protocols"
     ),
-    "peers.names": "errors protocols",
-    "peers.peerrules": "errors profiles protocols",
+    "peers.names": "errors protocols texts",
+    "peers.peerrules": "errors profiles protocols texts",
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
         "credentials.expiry credentials.inventory credentials.latecontexts peers.revocation "
@@ -119,18 +121,18 @@ LAYERS: dict[str, str] = {
         "protocols"
     ),
     "keytrust": "interfaces",
-    "keys": "errors interfaces keytrust protocols",
+    "keys": "errors interfaces keytrust protocols texts",
     "keyrings": "errors interfaces keytrust ledger",
     "ktls": "errors interfaces protocols",
     "netlinksocket": "interfaces",
     "netlink": "errors interfaces netlinksocket protocols",
     "notify": "",
     "sockets": "errors interfaces profiles protocols",
-    "report": "errors policy profiles protocols",
+    "report": "bugs errors policy profiles protocols texts",
     "namespace": "",
     "configured": (
-        "clocks config credentials.contexts credentials.expiry credentials.inventory "
-        "credentials.latecontexts credentials.loading errors fairness interfaces namespace "
+        "bugs clocks config credentials.contexts credentials.expiry credentials.inventory "
+        "credentials.latecontexts credentials.loading errors fairness interfaces namespace texts "
         "watch"
     ),
     "request": (
@@ -138,26 +140,26 @@ LAYERS: dict[str, str] = {
         "keys ledger peers.peerrules policy profiles protocols report sockets stepqueue"
     ),
     "service": (
-        "__init__ clocks config configured credentials.latecontexts errors interfaces keyrings "
-        "ktls ledger netlink netlinksocket protocols request seldom sockets stepqueue"
+        "__init__ bugs clocks config configured credentials.latecontexts errors interfaces "
+        "keyrings ktls ledger netlink netlinksocket protocols request seldom sockets stepqueue "
+        "texts"
     ),
-    "watch": "interfaces notify",
+    "watch": "bugs interfaces notify",
     "lean": "",
     "readysocket": "",
     "processes.remainder": "",
     "processes.template": "lean",
     "processes.channel": "config",
     "processes.worker": (
-        "clocks config credentials.tokenload errors lean netlink processes.channel service"
+        "bugs clocks config credentials.tokenload errors lean netlink processes.channel service"
     ),
     "processes.workers": (
         "config configured errors interfaces keyrings ktls netlink processes.channel "
         "processes.template processes.worker service"
     ),
     "tap": (
-        "__init__ clocks config errors interfaces lean netlink processes.remainder "
-        "processes.workers "
-        "readysocket service"
+        "__init__ bugs clocks config errors interfaces lean netlink processes.remainder "
+        "processes.workers readysocket service"
     ),
 }
 """What each module of the package may import from the package."""
@@ -263,10 +265,12 @@ class LayerTests(SynchronousTestCase):
             left = {module: needs for module, needs in left.items() if module not in free}
 
     def test_protocolsImportOnlyErrorsFromAbove(self) -> None:
-        """Below C{protocols} nothing of the package is known but the errors."""
+        """Below C{protocols} nothing of the package is known but errors and texts for people."""
         for path in (PACKAGE / "protocols").glob("*.py"):
             found = ours(importedModules(path))
-            self.assertEqual(found - {"protocols", "errors"}, set(), f"imports of {path.stem}")
+            self.assertEqual(
+                found - {"protocols", "errors", "texts"}, set(), f"imports of {path.stem}"
+            )
 
     def test_thePurePartIsPure(self) -> None:
         """The pure modules import neither Twisted nor what makes system calls."""

@@ -211,6 +211,16 @@ class JudgeTests(SynchronousTestCase):
         self.assertIn("neither DNS nor IP names", self.mismatch(verdict))
         self.assertEqual(certificate.public_key(), key.public_key())
 
+    def test_manyNames(self) -> None:
+        """Of very many names the first are listed, and not all are put into words."""
+        hosts = [f"host{number}.example.org" for number in range(6500)]
+        reason = self.mismatch(self.judge("server.lab", *hosts, addresses=("10.0.0.2",)))
+        self.assertIn("found one for DNS:host0.example.org, DNS:host1.example.org, ", reason)
+        self.assertTrue(reason.endswith(" more"), reason)
+        self.assertLess(len(reason), 600)
+        reason = self.mismatch(self.judge("server.lab", "a" * 90_000))
+        self.assertTrue(reason.endswith(f"DNS:{'a' * 146}..."), reason)
+
     def test_unreadable(self) -> None:
         """A certificate whose names cannot be read is refused, and nothing else happens."""
         unreadable = [

@@ -35,12 +35,20 @@ class TextTests(SynchronousTestCase):
         """Of a very long identity only the beginning is shown."""
         self.assertEqual(identityText(b"x" * 512), "x" * 512)
         self.assertEqual(identityText(b"x" * 513), "x" * 512 + "...")
+        self.assertEqual(identityText("\U0001f600".encode() * 512), "\U0001f600" * 512)
+        self.assertEqual(identityText("\U0001f600".encode() * 513), "\U0001f600" * 512 + "...")
+        self.assertEqual(identityText(b"\xff" * 2**16), "\\xff" * 127 + "...")
 
     def test_many(self) -> None:
         """Of very many identities only the first are shown, with the number of the others."""
-        self.assertEqual(listIdentities(["a", "b"]), "a, b")
+        self.assertEqual(listIdentities([b"a", b"b"]), "a, b")
         self.assertEqual(listIdentities([]), "")
-        self.assertEqual(listIdentities(["a"] * 10), ", ".join("a" * 8) + " and 2 more")
+        self.assertEqual(
+            listIdentities([b"a" * 190] * 10), ", ".join([*["a" * 190] * 2, "and 8 more"])
+        )
+        self.assertEqual(
+            listIdentities([b"a" * 999, b"b"], quoteIdentity), f"'{'a' * 512}...', and 1 more"
+        )
 
 
 class HashTests(SynchronousTestCase):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import json
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -25,10 +24,10 @@ from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, Mess
 from ktlsagent.protocols.interfaces import TLSParameters
 from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Role
-from ktlsagent.report import Report, _quoted
+from ktlsagent.report import Report
+from ktlsagent.texts import written
 from tests.support import certificates
 from tests.support.ktlstests import makeSessions
-from tests.support.properties import patient
 
 CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
 SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
@@ -348,12 +347,116 @@ class HostileFieldsTests(_ReportTestCase):
         report = Report(replace(CLIENT, peerName=b""), 100)
         self.assertEqual(self.write(report, 0)["name"], "")
 
-    @patient
-    @given(st.text())
-    def test_quoted(self, value: str) -> None:
-        """Every value is one word in ASCII, and can be had back."""
-        written = _quoted(value)
-        self.assertTrue(written.isascii())
-        self.assertTrue(written.isprintable())
-        self.assertEqual(len(shlex.split(f"name={written} next")), 2)
-        self.assertEqual(json.loads(written) if written.startswith('"') else written, value)
+    def test_lengths(self) -> None:
+        """
+        However long what others choose is, no field has more than 1 kB and no line
+        more than 4; who, what, where, when and how it ended are whole.
+        """
+        for hostile in ("x", "\x01", "\u2028", "\U0001f600", "\ud800", "\\", '"', " "):
+            report = self.longReport(hostile * 100_000, b"\x01" * 60_000)
+            self.events.clear()
+            fields = self.write(report, errno.EACCES)
+            (event,) = self.events
+            line = formatEvent(event)
+            self.assertLess(len(line), 3841)
+            self.assertGreater(len(line), 3000)
+            expected = {
+                "code": "certificate-required",
+                "role": "server",
+                "profile": "profile." + "p" * 200,
+                "peer": "[fd00:1111:2222:3333:4444:5555:6666:7777]:65535",
+                "mode": "psk",
+                "fingerprint": self.presented().fingerprint,
+                "took": "12.3ms",
+                "status": "EACCES",
+                "alert-sent": "no_application_protocol",
+                "alert-received": "unsupported_certificate",
+            }
+            self.assertEqual({name: fields[name] for name in expected}, expected)
+            for name in ("name", "identity", "subject", "reason", "note"):
+                self.assertTrue(fields[name].endswith("..."), name)
+                value = event[name]
+                self.assertTrue(value.endswith("..."), name)
+                self.assertLessEqual(len(written(value)), 1024)
+                self.assertGreater(len(written(value)), 300)
+                value.encode()
+
+    def test_oneLongField(self) -> None:
+        """One long field has its kilobyte, whatever is in it."""
+        for hostile in ("x y", "\x01", "\xfc", "\u2028"):
+            report = Report(SERVER, 100)
+            report.failed(PeerRejected("denied", hostile * 1000))
+            self.events.clear()
+            self.write(report, errno.EACCES)
+            text = written(self.events[0]["reason"])
+            self.assertIn(len(text), range(1018, 1025))
+            self.assertIn(f"reason={text}", formatEvent(self.events[0]))
+
+    def test_manyTags(self) -> None:
+        """Of very many tags the first are shown."""
+        session, _other = makeSessions(CIPHER_SUITES["TLS_AES_256_GCM_SHA384"])
+        report = Report(SERVER, 100)
+        report.session = session
+        report.tags = [f"tag{number}" for number in range(10_000)]
+        tags = self.write(report, 0)["tags"]
+        self.assertTrue(tags.startswith("tag0,tag1,"))
+        self.assertTrue(tags.endswith("..."))
+        self.assertLessEqual(len(tags), 1024)
+
+    def test_pieces(self) -> None:
+        """Wherever somebody cuts a line, what follows does not look like a line of ours."""
+        forged = "2026-12-31T00:00:00+0000 [ktlsagent.request.Upcall#info] handshake ok role=server"
+        for text in (forged, forged.replace(" ", "_"), f"{forged} handshake failed code=x"):
+            report = self.longReport(text, text.encode())
+            self.events.clear()
+            self.write(report, errno.EACCES)
+            line = formatEvent(self.events[0])
+            for mark in ("handshake ok", "handshake failed", "[ktlsagent"):
+                self.assertNotIn(mark, line[1:])
+            self.assertIn(text, self.events[0]["subject"])
+
+    def presented(self) -> certificates.Credentials:
+        """
+        Give a peer's certificate.
+
+        @return: one that is refused.
+        """
+        return certificates.ofOtherAuthority()
+
+    def longReport(self, text: str, identity: bytes) -> Report:
+        """
+        Report on a peer that puts something long wherever it can.
+
+        @param text: what.
+        @param identity: the same as a pre-shared key's identity.
+        @return: the report, of a failure.
+        """
+        request = replace(
+            SERVER, authMode=AuthMode.PSK, peerName=text.encode(errors="backslashreplace")
+        )
+        report = Report(request, 100)
+        report.profile = "profile." + "p" * 200
+        report.peer = Endpoint(
+            ipaddress.ip_address("fd00:1111:2222:3333:4444:5555:6666:7777"), 65535
+        )
+        report.engine = self.engine()
+        report.engine.identities = (identity,) * 50
+        report.engine.alerted(received=False, description=AlertDescription.NO_APPLICATION_PROTOCOL)
+        report.engine.alerted(received=True, description=43)
+        report.engine.peer.presented = self.withSubject(text)
+        report.failed(PeerRejected("certificate-required", f"found {text} issued by {text}"))
+        report.note(text)
+        return report
+
+    def withSubject(self, text: str) -> x509.Certificate:
+        """
+        Give a certificate with the fingerprint of another and a subject of its own.
+
+        @param text: the subject's text.
+        @return: what a report takes for a certificate.
+        """
+        good = self.presented().certificate
+        name = SimpleNamespace(
+            rdns=[[SimpleNamespace(rfc4514_string=lambda: f"CN={text}")]] * 3,
+        )
+        return cast(x509.Certificate, SimpleNamespace(subject=name, fingerprint=good.fingerprint))

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 from twisted.logger import LogEvent, eventAsText
 from twisted.python.threadpool import ThreadPool
@@ -80,6 +82,33 @@ class ServerTests(AgentTestCase):
         self.assertEqual(event["code"], "unknown-ca")
         self.assertEqual(event["alert_sent"], "unknown_ca")
         self.assertIn("Other CA", event["reason"])
+
+    def test_clientWithHugeCertificate(self) -> None:
+        """Whatever a client without a trusted certificate fills it with, its line is bounded."""
+        unit = NameOID.ORGANIZATIONAL_UNIT_NAME
+        self.start()
+        for name in (
+            [x509.NameAttribute(unit, "\x01" * 45_000)],
+            [x509.NameAttribute(unit, "\u2028" * 15_000)],
+            [x509.NameAttribute(unit, f"[ktlsagent.x#info] handshake ok {n}") for n in range(900)],
+            [x509.NameAttribute(unit, f"\x1b[2J{number}") for number in range(2200)],
+        ):
+            self.events.clear()
+            credentials = certificates.huge(x509.Name(name))
+            self.assertGreater(len(credentials.certificatePEM), 90_000)
+            upcall, client = self.serve(credentials)
+            self.run_(client)
+            self.assertEqual(upcall.status, errno.EACCES)
+            (event,) = self.handshakes()
+            line = eventAsText(event)
+            self.assertLess(len(line.encode()), 4096)
+            self.assertTrue(line.isascii() and line.isprintable())
+            self.assertEqual(line.count("handshake "), 1)
+            self.assertEqual(event["code"], "self-signed")
+            self.assertTrue(event["subject"].endswith("..."))
+            self.assertIn("status=EACCES", line)
+            written = sum(len(value) for value in event.values() if isinstance(value, str))
+            self.assertLess(written, 10_000)
 
     def test_noCertificateConfigured(self) -> None:
         """A server without a certificate says so, and the client is told at once."""

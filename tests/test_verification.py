@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
+from typing import cast
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import statusOf
 from ktlsagent.protocols.verification import alertError, chainError, describeName
 from tests.support import certificates
+from tests.support.properties import patient
 
 
 class DescribeNameTests(SynchronousTestCase):
@@ -19,6 +25,36 @@ class DescribeNameTests(SynchronousTestCase):
     def test_name(self) -> None:
         """A name is shown as RFC 4514 does."""
         self.assertEqual(describeName(certificates.server().certificate.subject), "CN=server.lab")
+
+    @patient
+    @given(
+        st.lists(
+            st.lists(st.text("a\x00\\,+=# \u2028", min_size=1, max_size=6), min_size=1, max_size=3),
+            max_size=9,
+        )
+    )
+    def test_short(self, values: list[list[str]]) -> None:
+        """So is any that is not too long."""
+        oids = (NameOID.COMMON_NAME, NameOID.USER_ID, NameOID.ORGANIZATION_NAME)
+        name = x509.Name(
+            x509.RelativeDistinguishedName(map(x509.NameAttribute, oids, some)) for some in values
+        )
+        self.assertEqual(describeName(name), name.rfc4514_string() or "(empty)")
+
+    def test_long(self) -> None:
+        """Of a long one the beginning is shown, and what is behind it not even rendered."""
+        rendered: list[str] = []
+
+        class Attribute:
+            def rfc4514_string(self) -> str:
+                rendered.append("OU=unit")
+                return "OU=unit"
+
+        for rdns in ([[Attribute()]] * 6000, [[Attribute()] * 6000]):
+            rendered.clear()
+            text = describeName(cast(x509.Name, SimpleNamespace(rdns=rdns)))
+            self.assertRegex(text, r"^(OU=unit[,+]){50}\.\.\.$")
+            self.assertEqual(len(rendered), 51)
 
     def test_empty(self) -> None:
         """An empty name is not shown as nothing."""

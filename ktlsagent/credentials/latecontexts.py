@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from ktlsagent.bugs import logBug
 from ktlsagent.credentials import tokenload
 from ktlsagent.credentials.pins import pinState
 from ktlsagent.credentials.threadsteps import ThreadSteps, threadPool
@@ -269,7 +270,7 @@ class Tokens:
     def _failed(self, failure: Failure) -> None:
         """Nobody waits for the contexts yet: say why there are none."""
         if failure.check(HandshakeError) is None:
-            self.log.failure("This is a bug in ktlsagent", failure=failure)
+            logBug(self.log, failure)
             return
         self.log.warn(
             "a key in a token cannot be used now; it is tried again at the next handshake that "

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ktlsagent.errors import PeerRejected
-from ktlsagent.peers.presented import Address, Presented, Unreadable, plainAddress, shortList
+from ktlsagent.peers.presented import Address, Presented, Unreadable, plainAddress
 from ktlsagent.peers.rules import Test, parseTest
+from ktlsagent.texts import cut, listed, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _judgeDenied(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None:
             found = "matches" if answer else "may match, which nobody can tell"
             return PeerRejected(
                 "denied",
-                f"expected a peer that no rule denies, found that {rule.text} {found}: "
+                f"expected a peer that no rule denies, found that {cut(rule.text)} {found}: "
                 f"{peer.describe()}",
             )
     return None
@@ -114,7 +115,7 @@ def _judgeAllowed(rules: Sequence[Rule], peer: Presented) -> PeerRejected | None
     return PeerRejected(
         "not-allowed",
         f"expected a certificate that one of the rules allows "
-        f"({shortList([rule.text for rule in rules])}), found {peer.describe()}",
+        f"({printable(listed(rules, lambda rule: rule.text, most=300))}), found {peer.describe()}",
     )
 
 

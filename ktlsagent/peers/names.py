@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import encodings.punycode  # noqa: F401 - idna would import it in mid-handshake
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import idna
@@ -19,6 +20,12 @@ from service_identity.exceptions import CertificateError, VerificationError
 
 from ktlsagent.errors import PeerRejected, RequestRefused
 from ktlsagent.protocols.verification import UNREADABLE
+from ktlsagent.texts import FIELD, cut, listed
+
+_PREFIXES: Mapping[type[x509.DNSName | x509.IPAddress], str] = {
+    x509.DNSName: "DNS",
+    x509.IPAddress: "IP",
+}
 
 _HOST_NAME_LENGTH = 253
 """Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""
@@ -61,7 +68,9 @@ def referenceName(name: bytes) -> ReferenceName:
         return ReferenceName(text, address)
     except ValueError as error:
         raise RequestRefused(
-            "bad-name", f"expected a DNS name or an address of the peer, found {name!r} ({error})"
+            "bad-name",
+            f"expected a DNS name or an address of the peer, found "
+            f"{cut(repr(name), FIELD)} ({cut(str(error))})",
         ) from None
 
 
@@ -99,7 +108,7 @@ def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRe
     except (VerificationError, CertificateError, *UNREADABLE) as error:
         kind = "DNS" if reference.address is None else "IP"
         found = presentedNames(certificate)
-        why = "" if isinstance(error, VerificationError) else f" ({error})"
+        why = "" if isinstance(error, VerificationError) else f" ({cut(str(error))})"
         return PeerRejected(
             "name-mismatch",
             f"expected a certificate for {kind}:{reference.address or reference.text}, "
@@ -113,7 +122,7 @@ def presentedNames(certificate: x509.Certificate) -> str:
     List the names in a certificate for people.
 
     @param certificate: any certificate.
-    @return: its DNS and IP names, or words that there are none.
+    @return: its DNS and IP names, or the first ones, or words that there are none.
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -121,6 +130,6 @@ def presentedNames(certificate: x509.Certificate) -> str:
         return "no subjectAltName"
     except UNREADABLE:
         return "extensions that cannot be read"
-    listed = [f"DNS:{name}" for name in names.get_values_for_type(x509.DNSName)]
-    listed += [f"IP:{address}" for address in names.get_values_for_type(x509.IPAddress)]
-    return ", ".join(listed) or "neither DNS nor IP names"
+    asked = [name for kind in _PREFIXES for name in names if isinstance(name, kind)]
+    text = listed(asked, lambda name: f"{_PREFIXES[type(name)]}:{name.value}")
+    return text or "neither DNS nor IP names"

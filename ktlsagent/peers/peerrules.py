@@ -21,6 +21,7 @@ from ktlsagent.profiles import Trust
 from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import UNREADABLE, describeCertificate
+from ktlsagent.texts import cut
 
 _RSA = {"1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10"}
 """C{rsaEncryption} and C{id-RSASSA-PSS} (RFC 8017, appendix C)."""
@@ -126,7 +127,7 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
         except UNREADABLE as error:
             return PeerRejected(
                 "certificate-invalid",
-                f"expected to be able to read {which(depth)}, found {error!r}",
+                f"expected to be able to read {which(depth)}, found {cut(repr(error))}",
             )
     refusal = _judgeStrength(facts, which, trust) or _judgePurposes(
         facts, which, _EXPECTED_PURPOSES[peer, trust.rpcPurpose], trust.rpcPurpose

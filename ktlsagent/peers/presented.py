@@ -23,14 +23,9 @@ from ktlsagent.protocols.verification import (
     describeName,
     describeSubject,
 )
+from ktlsagent.texts import cut, listed, printable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_LISTED = 20
-"""How many words are listed for people: a certificate may have thousands of names."""
-
-_LENGTH = 150
-"""How many characters of each word are shown."""
 
 _SCHEME_AND_HOST = re.compile(r"[^:/?#]*:(?://[^/?#]*)?")
 
@@ -143,7 +138,7 @@ class Presented:
         try:
             return Names() if self.certificate is None else _readNames(self.certificate)
         except UNREADABLE as error:
-            raise Unreadable(f"extensions that cannot be read ({error})") from None
+            raise Unreadable(f"extensions that cannot be read ({cut(str(error))})") from None
 
     @cached_property
     def subject(self) -> DistinguishedName | None:
@@ -155,7 +150,7 @@ class Presented:
         try:
             return None if self.certificate is None else _sorted(self.certificate.subject)
         except ValueError as error:
-            raise Unreadable(f"a subject that cannot be read ({error})") from None
+            raise Unreadable(f"a subject that cannot be read ({cut(str(error))})") from None
 
     @cached_property
     def issuer(self) -> DistinguishedName | None:
@@ -167,7 +162,7 @@ class Presented:
         try:
             return None if self.certificate is None else _sorted(self.certificate.issuer)
         except ValueError as error:
-            raise Unreadable(f"an issuer that cannot be read ({error})") from None
+            raise Unreadable(f"an issuer that cannot be read ({cut(str(error))})") from None
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -185,34 +180,16 @@ class Presented:
             words = ["no certificate"]
         else:
             words = [
-                f"subject:{describeSubject(self.certificate)}",
-                f"issuer:{describeIssuer(self.certificate)}",
+                f"subject:{cut(describeSubject(self.certificate))}",
+                f"issuer:{cut(describeIssuer(self.certificate))}",
                 f"fingerprint:{self.fingerprint}",
             ]
             try:
-                words += [_describe(name) for name in self.names.presented]
+                words.append(listed(self.names.presented, _describe))
             except Unreadable as error:
                 words.append(str(error))
-        tags = [f"tag:{tag}" for tag, given in sorted(self.tags.items()) if given]
-        return ", ".join(shortList(some) for some in (words, tags) if some)
-
-
-def shortList(words: Sequence[str]) -> str:
-    """
-    Write a list in a way that a log can bear, whoever has chosen the words.
-
-    @param words: the words.
-    @return: the list; of a long one the beginning, and how much is left out.
-    """
-    shown = [word if len(word) <= _LENGTH else f"{word[:_LENGTH]}..." for word in words[:_LISTED]]
-    if len(words) > _LISTED:
-        shown.append(f"and {len(words) - _LISTED} more")
-    text = ", ".join(shown)
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
+        words.append(listed([f"tag:{tag}" for tag, given in sorted(self.tags.items()) if given]))
+        return printable(", ".join(filter(None, words)))
 
 
 def plainAddress(address: Address) -> Address:
@@ -267,7 +244,7 @@ def _sorted(name: x509.Name) -> DistinguishedName:
     for attribute in name:
         value = attribute.value if isinstance(attribute.value, str) else None
         values.setdefault(attribute.oid.dotted_string, []).append(value)
-    return DistinguishedName(unescaped(describeName(name)), values)
+    return DistinguishedName(unescaped(name.rfc4514_string() or "(empty)"), values)
 
 
 def _readNames(certificate: x509.Certificate) -> Names:

@@ -25,6 +25,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials import tokenload
@@ -203,6 +204,4 @@ class Worker(Channel):
             self.transport.loseConnection()
 
     def _later(self, doing: Any) -> None:  # noqa: ANN401 - a coroutine
-        Deferred.fromCoroutine(doing).addErrback(
-            lambda failure: self.log.failure("This is a bug in ktlsagent", failure=failure)
-        )
+        Deferred.fromCoroutine(doing).addErrback(lambda failure: logBug(self.log, failure))

@@ -22,6 +22,7 @@ from ktlsagent.protocols.verification import (
     alertError,
     chainError,
 )
+from ktlsagent.texts import cut
 
 
 class _Unreadable(Exception):
@@ -78,7 +79,7 @@ class Examination:
                 PeerRejected(
                     CERTIFICATE_INVALID,
                     f"expected certificates from the {self._peer} that can be read, "
-                    f"found {unreadable.__cause__}",
+                    f"found {cut(str(unreadable.__cause__))}",
                 ),
             )
         return V_OK if self.refusal is None else number

@@ -12,7 +12,6 @@ from ktlsagent.protocols.context import SUNRPC
 from ktlsagent.protocols.psk import (
     TOO_MANY_IDENTITIES,
     PreSharedKey,
-    identityText,
     listIdentities,
     quoteIdentity,
 )
@@ -110,7 +109,7 @@ def otherProtocolsOffered(offered: Sequence[bytes]) -> PeerMisbehaved:
     @param offered: the protocols.
     @return: the failure.
     """
-    found = listIdentities([identityText(name) for name in offered])
+    found = listIdentities(offered)
     return PeerMisbehaved(
         "alpn-mismatch",
         f"expected a client that offers {_PROTOCOL} by ALPN, found one that offers {found}",

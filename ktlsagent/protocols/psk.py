@@ -6,11 +6,12 @@ is for, and which identities a ClientHello offers.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ktlsagent.errors import KeyUnusable, PeerMisbehaved
 from ktlsagent.protocols.record import HEADER_LENGTH, ContentType
+from ktlsagent.texts import cut, listed
 
 SHA256 = "sha256"
 SHA384 = "sha384"
@@ -21,8 +22,9 @@ _NVME_IDENTITY = re.compile(rb"NVMe(\d)([A-Z])(\d\d)(?: |$)")
 _NVME_HASHES = {b"01": SHA256, b"02": SHA384}
 _SHA384_KEY_LENGTH = 48
 
-_SHOWN = 8
-_SHOWN_LENGTH = 512
+_SHOWN = 512
+"""Characters of an identity: one of NVMe/TCP with two names of 223 has less."""
+
 _CLIENT_HELLO = 1
 _PRE_SHARED_KEY = 41
 _MAXIMUM_HELLO = 2**16
@@ -85,19 +87,20 @@ def identityText(identity: bytes) -> str:
     @param identity: as it is on the wire.
     @return: its text.
     """
-    text = identity[:_SHOWN_LENGTH].decode("utf-8", "backslashreplace")
-    return text if len(identity) <= _SHOWN_LENGTH else f"{text}..."
+    # A character is four octets at most.
+    text = identity[: 4 * (_SHOWN + 1)].decode("utf-8", "backslashreplace")
+    return cut(text, _SHOWN)
 
 
-def listIdentities(texts: Sequence[str]) -> str:
+def listIdentities(identities: Sequence[bytes], show: Callable[[bytes], str] = identityText) -> str:
     """
     List identities for people; a peer decides how many there are.
 
-    @param texts: the identities' texts.
+    @param identities: as they are on the wire.
+    @param show: turns each into text.
     @return: the first ones, and how many more there are.
     """
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    return listed(identities, show, length=len("'...'") + _SHOWN)
 
 
 def quoteIdentity(identity: bytes) -> str:

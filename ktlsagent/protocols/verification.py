@@ -6,6 +6,7 @@ alert.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from cryptography import x509
@@ -13,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from ktlsagent.errors import PeerRejected
 from ktlsagent.protocols.openssl import verifyErrorText
+from ktlsagent.texts import NAME, cut
 
 V_OK = 0
 V_UNSPECIFIED = 1
@@ -98,9 +100,22 @@ def describeName(name: x509.Name) -> str:
     Render a distinguished name for people.
 
     @param name: a subject or an issuer.
-    @return: its RFC 4514 text, or C{(empty)}.
+    @return: its RFC 4514 text, or the beginning of that, or C{(empty)}.
     """
-    return name.rfc4514_string() or "(empty)"
+    text = ""
+    for part in _parts(name):
+        text += part
+        if len(text) > NAME:
+            break
+    return cut(text, NAME) or "(empty)"
+
+
+def _parts(name: x509.Name) -> Iterator[str]:
+    """Render a name bit by bit: there may be thousands of attributes in it."""
+    for place, relative in enumerate(reversed(name.rdns)):
+        for number, attribute in enumerate(relative):
+            separator = "+" if number else "," if place else ""
+            yield separator + attribute.rfc4514_string()
 
 
 def describeSubject(certificate: x509.Certificate) -> str:

@@ -442,6 +442,21 @@ def selfSigned() -> Credentials:
     return Credentials(builder.sign(key, hashes.SHA256()), key)
 
 
+def huge(name: x509.Name, names: Sequence[x509.GeneralName] = ()) -> Credentials:
+    """
+    Make a certificate that no CA has signed, with whatever names.
+
+    @param name: its subject, which is its issuer as well.
+    @param names: its subjectAltName.
+    @return: the certificate with its key.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(name, key, NOW - DAY, NOW + 30 * DAY).issuer_name(name)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return Credentials(builder.sign(key, hashes.SHA256()), key)
+
+
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else [])
 

@@ -214,18 +214,18 @@ class Served:
     tagSet: TagSet
     refusal: HandshakeError | None = None
 
-    def tags(self, certificate: x509.Certificate | None) -> Sequence[str]:
+    def tags(self, chain: Sequence[x509.Certificate]) -> Sequence[str]:
         """
         Say which session tags a client gets.  Servers get none: no consumer of the
         kernel's asks what they are.
 
-        @param certificate: its verified certificate, if it has shown one.
+        @param chain: its chain as it was verified; empty if it has shown none.
         @return: the names, sorted.
         """
-        if self.asked.role is Role.CLIENT:
+        if self.asked.role is Role.CLIENT or not chain:
             return []
         given = self.contexts.profile.tags
-        tags = self.tagSet.of(Presented(certificate))
+        tags = self.tagSet.of(self._peer(chain))
         return [tag for tag in tags if given is None or tag in given]
 
     def judge(self, reference: ReferenceName | None) -> Judge:
@@ -245,11 +245,17 @@ class Served:
                 refusal = judgeName(reference, chain[0])
             if refusal is None:
                 address = None if self.asked.peer is None else self.asked.peer.address
-                peer = Presented(chain[0], self.tagSet.verdicts)
-                refusal = judgeAccess(profile.access, peer, address)
+                refusal = judgeAccess(profile.access, self._peer(chain), address)
             return refusal
 
         return judge
+
+    def _peer(self, chain: Sequence[x509.Certificate]) -> Presented:
+        """Say who has shown a chain, and who vouches for its first certificate."""
+        # A trust anchor is known as it is, and might as well be signed by itself.
+        anchor = chain[0] if self.contexts.profile.trust.stores else None
+        signer = chain[1] if len(chain) > 1 else anchor
+        return Presented(chain[0], signer, self.tagSet.verdicts)
 
 
 def choose(asked: Asked, among: ProfileSet) -> Served:

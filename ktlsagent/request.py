@@ -176,7 +176,7 @@ class Upcall:
                 engine = engineFor(policy.plan(self._request, served, keys))
                 session = await self._handshake(engine, transport, turn)
             status, remoteAuth = 0, policy.remoteAuth(session)
-            tags = self._report.tags = served.tags(session.peerCertificate)
+            tags = self._report.tags = served.tags(session.peerChain)
             admitted = session.peerChain
         except Exception as error:  # noqa: BLE001 - whatever it is, the kernel gets its answer
             status = statusOf(error)

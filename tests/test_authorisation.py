@@ -60,7 +60,11 @@ def tagged(certificate: x509.Certificate | None, *tags: str, unknown: str = "") 
     @param unknown: one of which nobody can tell whether it gets it.
     @return: the peer.
     """
-    return Presented(certificate, lambda _peer: {**dict.fromkeys(tags, True), unknown: None})
+    return Presented(
+        certificate,
+        certificates.authority().certificate,
+        lambda _peer: {**dict.fromkeys(tags, True), unknown: None},
+    )
 
 
 class RuleTests(SynchronousTestCase):

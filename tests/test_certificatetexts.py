@@ -68,7 +68,7 @@ class FieldTests(SynchronousTestCase):
         """There are two fingerprints."""
         certificate = anyCertificate()
         self.assertEqual(
-            fingerprintsOf(certificate),
+            fingerprintsOf(certificate.public_bytes(serialization.Encoding.DER)),
             [
                 certificate.fingerprint(hashes.SHA256()).hex(),
                 certificate.fingerprint(hashes.SHA1()).hex(),

@@ -182,6 +182,23 @@ class ValueTests(ParsingTestCase):
         )
         self.assertIn("answered at once", notices[2])
 
+    def test_deniedFingerprints(self) -> None:
+        """Who denies a fingerprint is told what would be better; who allows one is not."""
+        digits = 64 * "a"
+        for line, count in (
+            (f"deny=dns:a;fingerprint:{digits}", 1),
+            (f"allow=fingerprint:{digits}", 0),
+            (f"deny=key:{digits};content:{digits};serial:1,CN=CA;tag:fingerprint", 0),
+            ("deny=none", 0),
+        ):
+            text = f"[profile.a]\nrole=server\n{line}\n[authenticate.server]\n{line}\n"
+            notices = parseConfig(text, None).notices
+            places = ["line 3: [profile.a] deny: a f", "line 5: [authenticate.server] deny: a f"]
+            starts = [notice.partition("ingerprint")[0] for notice in notices]
+            self.assertEqual(sorted(starts), sorted(places * count))
+            for notice in notices:
+                self.assertIn("deny content:, key: or serial:, which its CA has signed", notice)
+
     def test_ours(self) -> None:
         """
         Suites and groups are taken in the order given, for all profiles, blanks

@@ -69,8 +69,9 @@ LAYERS: dict[str, str] = {
     "seldom": "",
     "stepqueue": "errors fairness seldom",
     "peers.patterns": "",
-    "peers.presented": "errors protocols texts",
-    "peers.rules": "peers.patterns peers.presented",
+    "peers.signedcontent": "protocols",
+    "peers.presented": "errors peers.signedcontent protocols texts",
+    "peers.rules": "peers.patterns peers.presented peers.signedcontent",
     "peers.authorisation": "errors peers.presented peers.rules texts",
     "profiles": "peers.authorisation peers.patterns protocols",
     "config.keyfile": "errors",
@@ -100,7 +101,7 @@ LAYERS: dict[str, str] = {
         "errors interfaces protocols"
     ),
     "peers.names": "errors protocols texts",
-    "peers.peerrules": "errors profiles protocols texts",
+    "peers.peerrules": "errors peers.signedcontent profiles protocols texts",
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
         "credentials.expiry credentials.inventory credentials.latecontexts peers.revocation "

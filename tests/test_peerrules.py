@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import HandshakeError, PeerRejected
 from ktlsagent.peers import peerrules
-from ktlsagent.peers.peerrules import judgeChain, pinOf, remember
+from ktlsagent.peers.peerrules import judgeChain, remember
+from ktlsagent.peers.signedcontent import keyDigest
 from ktlsagent.profiles import Trust
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.boundedcache import BoundedCache
@@ -178,7 +179,7 @@ class StrengthTests(JudgeTestCase):
     def test_signatureWithoutAuthority(self) -> None:
         """Where there is no CA, the only certificate is no trust anchor."""
         broken = self.broken("sha1")
-        error = self.refusal([broken], replace(NO_CA, pins=frozenset({pinOf(broken)})))
+        error = self.refusal([broken], replace(NO_CA, pins=frozenset({keyDigest(broken)})))
         self.assertEqual(error.code, "weak-certificate")
 
     def test_strengthComesFirst(self) -> None:
@@ -322,7 +323,7 @@ class PurposeTests(JudgeTestCase):
     def test_noAuthority(self) -> None:
         """Without a trusted CA those that were sent do not count."""
         chain = self.chain(SERVER_AUTH, above=(CLIENT_AUTH,))
-        self.assertGood(chain, Trust(stores=(), pins=frozenset({pinOf(chain[0])})))
+        self.assertGood(chain, Trust(stores=(), pins=frozenset({keyDigest(chain[0])})))
 
     def test_keyUsage(self) -> None:
         """A key usage, if there is one, has to have signatures: TLS 1.3 makes one."""
@@ -345,11 +346,11 @@ class PurposeTests(JudgeTestCase):
 class PinTests(JudgeTestCase):
     """Keys are known by their digests."""
 
-    def test_pinOf(self) -> None:
+    def test_keyDigest(self) -> None:
         """A pin is the digest of what OpenSSL takes for the public key, with keys of all types."""
         for key in _KEYS:
             expected = hashlib.sha256(crypto.dump_publickey(crypto.FILETYPE_ASN1, key)).digest()
-            self.assertEqual(pinOf(certificateFor(key)), expected)
+            self.assertEqual(keyDigest(certificateFor(key)), expected)
 
     def test_longAndShort(self) -> None:
         """It does not depend on how long the rest of the certificate is."""
@@ -361,7 +362,7 @@ class PinTests(JudgeTestCase):
                 public = own.key.public_key().public_bytes(
                     serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
                 )
-                self.assertEqual(pinOf(own.certificate), hashlib.sha256(public).digest())
+                self.assertEqual(keyDigest(own.certificate), hashlib.sha256(public).digest())
 
     def test_oldVersion(self) -> None:
         """A certificate of version 1 has one field less."""
@@ -375,12 +376,12 @@ class PinTests(JudgeTestCase):
         certificate = old.to_cryptography()
         self.assertIs(certificate.version, x509.Version.v1)
         expected = hashlib.sha256(crypto.dump_publickey(crypto.FILETYPE_ASN1, key)).digest()
-        self.assertEqual(pinOf(certificate), expected)
+        self.assertEqual(keyDigest(certificate), expected)
 
     def test_known(self) -> None:
         """One of the pins has to be that of the peer's own key."""
         certificate = certificates.server().certificate
-        pins = frozenset({b"x" * 32, pinOf(certificate)})
+        pins = frozenset({b"x" * 32, keyDigest(certificate)})
         for stores in ((), ("system",)):
             self.assertGood([certificate], Trust(stores=stores, pins=pins))
 
@@ -389,7 +390,7 @@ class PinTests(JudgeTestCase):
         chain = [certificates.server().certificate, certificates.authority().certificate]
         for trust in (NO_CA, replace(NO_CA, stores=("system",)), Trust(pins=NO_CA.pins)):
             error = self.refusal(chain, trust)
-            pin = base64.b64encode(pinOf(chain[0])).decode()
+            pin = base64.b64encode(keyDigest(chain[0])).decode()
             self.assertEqual(error.code, "pin-mismatch")
             self.assertEqual(
                 error.reason,
@@ -400,7 +401,7 @@ class PinTests(JudgeTestCase):
     def test_authorityIsNotPinned(self) -> None:
         """The pin of a CA is none of the peer."""
         chain = [certificates.server().certificate, certificates.authority().certificate]
-        trust = Trust(pins=frozenset({pinOf(chain[1])}))
+        trust = Trust(pins=frozenset({keyDigest(chain[1])}))
         self.assertEqual(self.refusal(chain, trust).code, "pin-mismatch")
 
 
@@ -632,7 +633,7 @@ class HandshakeTests(SynchronousTestCase):
             certificates.chained().own(),
             *(certificates.authority().issueFor(key) for key in _KEYS),
         ):
-            pin = pinOf(own.chain[0].to_cryptography())
+            pin = keyDigest(own.chain[0].to_cryptography())
             trust = Trust(stores=(), pins=frozenset({pin}))
             self.assertIsNone(self.connect(own, crypto.X509Store(), trust))
             self.assertRefused(self.connect(own, crypto.X509Store(), NO_CA), "pin-mismatch")
@@ -643,7 +644,7 @@ class HandshakeTests(SynchronousTestCase):
             (certificates.expired(), "certificate-expired"),
             (certificates.notYetValid(), "certificate-not-yet-valid"),
         ):
-            trust = Trust(stores=(), pins=frozenset({pinOf(own.certificate)}))
+            trust = Trust(stores=(), pins=frozenset({keyDigest(own.certificate)}))
             self.assertRefused(self.connect(own.own(), crypto.X509Store(), trust), code)
 
     def test_pinsAloneButStrength(self) -> None:
@@ -658,7 +659,7 @@ class HandshakeTests(SynchronousTestCase):
         with open(path, "wb") as file:
             file.write(pem + crypto.dump_privatekey(crypto.FILETYPE_PEM, key))
         context.load_cert_chain(path)
-        trust = Trust(stores=(), pins=frozenset({pinOf(weak)}))
+        trust = Trust(stores=(), pins=frozenset({keyDigest(weak)}))
         client = self.client(crypto.X509Store(), trust)
         converse(client, StdlibPeer(context))
         self.assertRefused(client.error, "weak-certificate")

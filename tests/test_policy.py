@@ -19,6 +19,7 @@ from ktlsagent.errors import KeyUnusable, RequestRefused, RequestUnsupported
 from ktlsagent.keys import RequestKeys
 from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.peers.names import referenceName
+from ktlsagent.peers.signedcontent import otherForms
 from ktlsagent.peers.tags import TagSet, loadTags
 from ktlsagent.policy import (
     CLIENT_SECONDS,
@@ -535,6 +536,25 @@ class JudgeTests(ServedTestCase):
         for peer in ("10.0.0.3", None):
             self.assertEqual(self.judge(SERVER, shown, peer, access=access), "address-mismatch")
 
+    def test_fingerprints(self) -> None:
+        """Who is denied by the fingerprint of one form does not come back in another one."""
+        shown, authority = certificates.client(), certificates.authority().certificate
+        (form,) = otherForms(shown.certificate, authority) or ()
+        for chain, fingerprint, stores, code in (
+            ((shown.certificate, authority), shown.fingerprint, True, "denied"),
+            ((shown.certificate, authority), hashlib.sha256(form).hexdigest(), True, "denied"),
+            ((shown.certificate, authority), 64 * "0", True, None),
+            # A trust anchor is what it is.
+            ((authority,), 64 * "0", True, None),
+            # Nobody has signed it: it could be shown in any form.
+            ((shown.certificate,), 64 * "0", False, "denied"),
+        ):
+            access = Access(deny=(parseRule(f"fingerprint:{fingerprint}"),))
+            trust = Trust(stores=("system",) if stores else (), pins=frozenset())
+            self.judge(SERVER, shown, access=access, trust=trust)
+            refusal = self.serve(SERVER).judge(None)(chain)
+            self.assertEqual(refusal and refusal.code, code)
+
     def test_tagRules(self) -> None:
         """A rule may be about a tag, also one that the profile does not give."""
         self.tags = self.tagSet()
@@ -556,22 +576,22 @@ class JudgeTests(ServedTestCase):
             self.assertEqual(self.judge(SERVER, shown, access=access), "not-allowed")
         access = Access(deny=(parseRule("tag:stranger-host"),))
         self.assertIsNone(self.judge(SERVER, shown, access=access))
-        self.assertEqual(self.serve(SERVER).tags(shown.certificate), ["ca", "lab"])
+        self.assertEqual(self.serve(SERVER).tags([shown.certificate]), ["ca", "lab"])
 
     def test_tags(self) -> None:
         """A profile gives all tags that match, or those that it lists."""
         self.tags = self.tagSet()
         certificate = certificates.client().certificate
-        self.assertEqual(self.serve(SERVER).tags(certificate), ["ca", "lab", "no-host"])
+        self.assertEqual(self.serve(SERVER).tags([certificate]), ["ca", "lab", "no-host"])
         for given, expected in ((("lab", "other"), ["lab"]), ((), [])):
             self.judge(SERVER, certificates.client(), tags=given)
-            self.assertEqual(self.serve(SERVER).tags(certificate), expected)
-        self.assertEqual(self.serve(SERVER).tags(None), [])
+            self.assertEqual(self.serve(SERVER).tags([certificate]), expected)
+        self.assertEqual(self.serve(SERVER).tags([]), [])
 
     def test_tagsOfServers(self) -> None:
         """Servers get no tags, which are names for kinds of clients; rules may ask for them."""
         self.tags = self.tagSet()
-        self.assertEqual(self.serve(CLIENT).tags(certificates.server().certificate), [])
+        self.assertEqual(self.serve(CLIENT).tags([certificates.server().certificate]), [])
         for name, verdict in (("ca", None), ("other", "not-allowed")):
             access = Access(allow=(parseRule(f"tag:{name}"),))
             self.assertEqual(self.judge(CLIENT, certificates.server(), access=access), verdict)

@@ -187,7 +187,7 @@ def certificate(text: str) -> x509.Certificate | None:
         .subject_name(subject)
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")]))
         .public_key(key().public_key())
-        .serial_number(1)
+        .serial_number(int(found.get("serial", ["1"])[0], 16))
         .not_valid_before(NOW - DAY)
         .not_valid_after(NOW + DAY)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

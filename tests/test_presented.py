@@ -162,7 +162,7 @@ class CertificateTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """Who has shown no certificate presents tags at most."""
-        presented = Presented(None, tagged("b", "a"))
+        presented = Presented(None, tagsOf=tagged("b", "a"))
         self.assertIsNone(presented.subject)
         self.assertIsNone(presented.issuer)
         self.assertIsNone(presented.fingerprint)
@@ -199,7 +199,7 @@ class CertificateTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(
-            Presented(issued.certificate, tagged("blue")).describe(),
+            Presented(issued.certificate, tagsOf=tagged("blue")).describe(),
             f"subject:CN=client.lab, issuer:CN=Lab CA, fingerprint:{issued.fingerprint}, "
             "dns:client.lab, dns:*.lab, ip:10.0.0.5, ip:fd00::5, uri:spiffe://example.org/ns/a, "
             "email:root@example.org, othername:1.3.6.1.4.1.311.20.2.3=bob, "
@@ -211,7 +211,7 @@ class CertificateTests(SynchronousTestCase):
         """The list stays short and printable, however many and whatever names there are."""
         hosts = ["a" * 200, "b\n\x1b[31m", *(f"host{number}.lab" for number in range(1000))]
         issued = certificates.authority().issue("client.lab", hosts=hosts)
-        words = Presented(issued.certificate, tagged(*map(str, range(100)))).describe()
+        words = Presented(issued.certificate, tagsOf=tagged(*map(str, range(100)))).describe()
         self.assertTrue(words.isprintable())
         self.assertLess(len(words), 1200)
         self.assertIn(f"dns:{'a' * 146}..., dns:b\\n\\x1b[31m, dns:host0.lab", words)

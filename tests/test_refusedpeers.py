@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 
 from ktlsagent.peers import peerrules
 from ktlsagent.peers.authorisation import Access, parseRule
-from ktlsagent.peers.peerrules import pinOf
+from ktlsagent.peers.signedcontent import keyDigest
 from ktlsagent.profiles import Profile, Trust
 from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.session import Role
@@ -113,7 +113,7 @@ class RefusedPeersTests(AgentTestCase):
 
     def test_pinsAlone(self) -> None:
         """Where pins alone count, a stranger gets no further than its pin."""
-        known = frozenset({pinOf(certificates.client().certificate)})
+        known = frozenset({keyDigest(certificates.client().certificate)})
         alone = Trust(stores=(), pins=known)
         self.startWith(self.profile("a", Role.SERVER, certificates.server(), trust=alone))
         self.assertNothingLeft("pin-mismatch", self.comes, self.large, _MANY_PEERS)

@@ -6,13 +6,16 @@ import ipaddress
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.peers.presented import Presented, Unreadable
 from ktlsagent.peers.rules import parseTest
+from ktlsagent.peers.signedcontent import contentDigest, keyDigest, otherForms
 from tests.support import certificates
+from tests.support.anycertificate import anyCertificate
 from tests.support.patterns import reference
 from tests.support.properties import patient
 from tests.support.unreadable import unreadableNames, withIssuer, withSubject
@@ -485,12 +488,91 @@ class OtherRuleTests(RuleTestCase):
     def test_fingerprint(self) -> None:
         """Neither case nor colons count."""
         issued = certificates.client()
-        presented = Presented(issued.certificate)
+        presented = Presented(issued.certificate, certificates.authority().certificate)
         digits = issued.fingerprint
         pairs = ":".join(digits[place : place + 2] for place in range(0, 64, 2))
         self.answers(True, presented, f"fingerprint:{digits}", f"fingerprint:{pairs.upper()}")
         other = certificates.server().fingerprint
         self.answers(False, presented, f"fingerprint:{other}")
+
+    def test_otherForm(self) -> None:
+        """A certificate is not the other form of itself, but nobody can tell which was meant."""
+        issued, authority = certificates.client(), certificates.authority().certificate
+        (form,) = otherForms(issued.certificate, authority) or ()
+        other = x509.load_der_x509_certificate(form)
+        shown, hidden = (
+            f"fingerprint:{one.fingerprint(hashes.SHA256()).hex()}"
+            for one in (issued.certificate, other)
+        )
+        self.answers(True, Presented(issued.certificate, authority), shown)
+        self.answers(None, Presented(issued.certificate, authority), hidden)
+        self.answers(True, Presented(other, authority), hidden)
+        self.answers(None, Presented(other, authority), shown)
+
+    def test_formsThatNobodyKnows(self) -> None:
+        """Of a certificate that nobody has verified only its own fingerprint is known."""
+        issued = certificates.client()
+        self.answers(True, Presented(issued.certificate), f"fingerprint:{issued.fingerprint}")
+        other = certificates.server().fingerprint
+        self.answers(None, Presented(issued.certificate), f"fingerprint:{other}")
+
+    def test_signedContent(self) -> None:
+        """All forms of a certificate have one content, one key and one number, and no others."""
+        authority = certificates.authority()
+        issued, another = authority.issue("a"), authority.issue("a")
+        number = issued.certificate.serial_number
+        rules = (
+            f"content:{contentDigest(issued.certificate).hex()}",
+            f"key:{keyDigest(issued.certificate).hex().upper()}",
+            f"serial:{number:x},CN=Lab CA",
+            f"serial:{number:X},CN=Lab*",
+        )
+        (form,) = otherForms(issued.certificate, authority.certificate) or ()
+        for certificate in (issued.certificate, x509.load_der_x509_certificate(form)):
+            self.answers(True, Presented(certificate), *rules)
+            self.answers(
+                False,
+                Presented(certificate),
+                f"serial:{number:x},CN=Lab",
+                f"serial:{number + 1:x},CN=Lab CA",
+            )
+        self.answers(False, Presented(another.certificate), *rules)
+        self.answers(False, Presented(None), *rules)
+
+    def test_serial(self) -> None:
+        """A number may have zeroes before it, colons in it and a sign, as OpenSSL shows it."""
+        for number, texts in (
+            (0xAB12, ("ab12", "AB12", "AB:12", "00ab12", "00:ab:12", "0AB12")),
+            (1, ("1", "01", "00:01")),
+        ):
+            presented = Presented(anyCertificate(serial=number))
+            for text in texts:
+                self.answers(True, presented, f"serial:{text},CN=Lab CA,O=Lab,C=DE")
+                self.answers(False, presented, f"serial:-{text},CN=Lab CA,O=Lab,C=DE")
+
+    def test_unreadableIssuer(self) -> None:
+        """If the issuer cannot be read, a rule about it is told only by another number."""
+        presented = Presented(withIssuer(b"\x14\x06\xff\xfe\x00\x1b.x"))
+        assert presented.certificate is not None
+        number = presented.certificate.serial_number
+        self.assertRaises(Unreadable, parseTest(f"serial:{number:x},CN=*"), presented)
+        self.answers(False, presented, f"serial:{number + 1:x},CN=*")
+
+    def test_noDigest(self) -> None:
+        """A digest has 64 digits, and a number has an issuer."""
+        for kind in ("content", "key"):
+            self.wrong("a SHA-256 digest of 64", f"{kind}:ab", f"{kind}:sha256:{'a' * 64}")
+        for text in (
+            "1",
+            "1,",
+            ",CN=a",
+            "1 ,CN=a",
+            "0x1,CN=a",
+            "*,CN=a",
+            f"{'1' * 200},CN=a",
+        ):
+            self.wrong("a serial number in hexadecimal, a comma", f"serial:{text}")
+        self.wrong("a name as in RFC 4514", "serial:1,Lab CA")
 
     def test_noFingerprint(self) -> None:
         """A fingerprint has 64 digits."""
@@ -508,8 +590,8 @@ class OtherRuleTests(RuleTestCase):
         """A tag is there by its name, exactly, or nobody knows; a certificate is not needed."""
         tags = {"blue": True, "a_b-1": True, "green": False, "maybe": None}
         for presented in (
-            Presented(certificates.client().certificate, lambda _peer: tags),
-            Presented(None, lambda _peer: tags),
+            Presented(certificates.client().certificate, tagsOf=lambda _peer: tags),
+            Presented(None, tagsOf=lambda _peer: tags),
         ):
             self.answers(True, presented, "tag:blue", "tag:a_b-1")
             self.answers(False, presented, "tag:red", "tag:Blue", "tag:blu", "tag:green")
@@ -536,6 +618,9 @@ class OtherRuleTests(RuleTestCase):
             "subject.CN:*",
             "issuer.CN:*",
             f"fingerprint:{digits}",
+            f"content:{digits}",
+            f"key:{digits}",
+            "serial:1,*",
             "tag:a",
         )
 
@@ -561,7 +646,7 @@ class OtherRuleTests(RuleTestCase):
         st.sampled_from(
             (
                 *("dns:", "ip:", "uri:", "email:", "othername:", "othername:1.2=", "subject:"),
-                *("subject.CN:", "issuer.", "fingerprint:", "tag:", ""),
+                *("subject.CN:", "issuer.", "fingerprint:", "tag:", "key:", "serial:", ""),
             )
         ),
         st.text(max_size=20) | st.text("a1.:/@=*?%", max_size=20),
@@ -575,5 +660,6 @@ class OtherRuleTests(RuleTestCase):
         except ValueError as error:
             self.assertRegex(str(error), r"\Aexpected (?s:.+), found (?s:.+)")
             return
-        answer = test(Presented(certificates.server().certificate))
+        certificate, authority = certificates.server().certificate, certificates.authority()
+        answer = test(Presented(certificate, authority.certificate))
         self.assertIn(answer, (True, False))

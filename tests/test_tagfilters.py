@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha1, sha256
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.config.values import Wrong
 from ktlsagent.peers.presented import Presented, Unreadable, plainAddress
+from ktlsagent.peers.signedcontent import otherForms
 from ktlsagent.peers.tagfilters import FILTER_TYPES
 from tests.support.anycertificate import (
     BEGINNING,
@@ -47,7 +49,7 @@ class FilterTestCase(SynchronousTestCase):
         @return: whether it matches, C{None} if it cannot say.
         """
         try:
-            return FILTER_TYPES[kind].read(parameter)(Presented(certificate))
+            return FILTER_TYPES[kind].read(parameter)(Presented(certificate, certificate))
         except (ValueError, Unreadable):
             return None
 
@@ -134,6 +136,22 @@ class PatternTests(FilterTestCase):
         self.check(kind, certificate, (long, short, f"{long[:8]}*"), (long[1:], "00", short[:-1]))
         for pattern in (long.upper(), f"{long[:2]}:{long[2:]}"):
             self.refused(kind, pattern)
+
+    def test_fingerprintOfAnotherForm(self) -> None:
+        """Whether a certificate is meant by the fingerprint of its other form, nobody can tell."""
+        certificate = anyCertificate()
+        (form,) = otherForms(certificate, certificate) or ()
+        kind = "x509.derived.fingerprint"
+        for text in (sha256(form).hexdigest(), sha1(form).hexdigest()):
+            for pattern in (text, f"{text[:12]}*", f"*{text[-12:]}"):
+                test = FILTER_TYPES[kind].read(pattern)
+                self.assertIsNone(test(Presented(certificate, certificate)))
+                self.assertIs(
+                    test(Presented(x509.load_der_x509_certificate(form), certificate)), True
+                )
+                # Nobody has verified it: any fingerprint could be its other one.
+                self.assertIsNone(test(Presented(certificate)))
+        self.assertIs(FILTER_TYPES[kind].read("00")(Presented(certificate, certificate)), False)
 
     def test_names(self) -> None:
         """Issuer and subject are texts with the most special attribute first."""

@@ -200,6 +200,8 @@ def _read(sections: Iterable[Section], mistakes: list[Mistake], notices: list[st
                 if key.notice and value:
                     where = f"line {entry.line}: [{section.name}] {name}"
                     notices.append(f"{where} has no effect: {key.notice}")
+                elif key.remark and (remark := key.remark(value)):
+                    notices.append(f"line {entry.line}: [{section.name}] {name}: {remark}")
             alone = key.needs and key.needs not in section.entries
             if alone and (section.name, key.needs) not in broken:
                 advice = f"add {key.needs} or remove {name}"

@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any, Final
 
 from ktlsagent.config.keyfile import Entry
-from ktlsagent.config.peers import readNetworks, readPins, readPorts, readRules, readTags
+from ktlsagent.config.peers import (
+    readNetworks,
+    readPins,
+    readPorts,
+    readRules,
+    readTags,
+    remarkOnDenied,
+)
 from ktlsagent.config.places import readKeys, readPaths, readPIN, readStores
 from ktlsagent.config.values import readChoice, readChoices, readNames, readNumber
 from ktlsagent.errors import ConfigError
@@ -106,12 +113,14 @@ class Key:
     @ivar field: the field that the value is for, if it is for one.
     @ivar notice: what is done instead, if the value has no effect.
     @ivar needs: a key without which it cannot be in its section.
+    @ivar remark: says what is to be thought of, if there is anything, with a value.
     """
 
     read: Callable[[Entry], object]
     field: str = ""
     notice: str = ""
     needs: str = ""
+    remark: Callable[[Any], str] | None = None
 
 
 def _readTolerated(entry: Entry) -> frozenset[Tolerated]:
@@ -193,7 +202,7 @@ HANDSHAKE_KEYS: Final = {
 
 ACCESS_KEYS: Final = {
     "allow": Key(partial(readRules, nothing="any"), "allow"),
-    "deny": Key(partial(readRules, nothing="none"), "deny"),
+    "deny": Key(partial(readRules, nothing="none"), "deny", remark=remarkOnDenied),
     "client_address": Key(
         partial(readChoice, choices={"off": False, "require": True}), "addressInCertificate"
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from ktlsagent.config.keyfile import Entry, quote, splitList
@@ -73,6 +74,21 @@ def readRules(entry: Entry, nothing: str) -> tuple[Rule, ...]:
             raise Wrong(f"rules, or {nothing}", found, advice) from None
 
     return readList(entry, read, nothing=nothing)
+
+
+def remarkOnDenied(rules: Sequence[Rule]) -> str:
+    """
+    Say what there is to be thought of with rules to deny.
+
+    @param rules: the rules.
+    @return: a sentence, or nothing.
+    """
+    if any(rule.text.startswith("fingerprint:") for rule in rules):
+        return (
+            "a fingerprint is that of one form of a certificate, and its holder may have another: "
+            "deny content:, key: or serial:, which its CA has signed (docs/policy.md has commands)"
+        )
+    return ""
 
 
 def readTags(entry: Entry) -> tuple[str, ...] | None:

@@ -8,11 +8,11 @@ gives.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from ktlsagent.peers.presented import unescaped
@@ -41,15 +41,17 @@ def serialNumberOf(certificate: x509.Certificate) -> Sequence[str]:
     return [number.to_bytes(length, "big", signed=True).hex()]
 
 
-def fingerprintsOf(certificate: x509.Certificate) -> Sequence[str]:
+def fingerprintsOf(encoded: bytes) -> Sequence[str]:
     """
     Render the fingerprints.
 
-    @param certificate: the certificate.
+    @param encoded: the certificate in DER.
     @return: those by SHA-256 and SHA-1, in lower-case hexadecimal.
     """
-    algorithms = (hashes.SHA256(), hashes.SHA1())  # noqa: S303 - tlshd's files may have either
-    return [certificate.fingerprint(algorithm).hex() for algorithm in algorithms]
+    # tlshd's files may have either.
+    return [
+        hashlib.new(name, encoded, usedforsecurity=False).hexdigest() for name in ("sha256", "sha1")
+    ]
 
 
 def algorithmsOf(certificate: x509.Certificate) -> Sequence[str]:

@@ -6,8 +6,7 @@ purposes, pins.
 from __future__ import annotations
 
 import base64
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ktlsagent.errors import PeerRejected
+from ktlsagent.peers.signedcontent import contentDigest, keyDigest
 from ktlsagent.profiles import Trust
 from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.session import Demand, Role
@@ -49,12 +49,6 @@ _EXPECTED_PURPOSES = {
     (Role.CLIENT, Demand.REQUIRE): (_RPC_TLS_CLIENT,),
 }
 """Which purposes are good for a peer, by its role and the wish for those of RPC-with-TLS."""
-
-_VERSION = 0xA0
-"""The tag of a certificate's version in DER."""
-
-_LONG_FORM = 0x80
-"""What a length begins with that takes more than one octet in DER."""
 
 _TEXT_OCTETS = 100
 """What a short text takes besides its characters."""
@@ -96,7 +90,7 @@ def remember(chain: Sequence[x509.Certificate]) -> None:
     @param chain: its certificates, as L{judgeChain} has seen them.
     """
     for certificate in chain:
-        digest = _digest(certificate)
+        digest = contentDigest(certificate)
         if _known.get(digest) is None:
             facts = _read(certificate)
             _known.put(digest, facts, sum(_TEXT_OCTETS + len(one) for one in facts.purposes or ()))
@@ -123,7 +117,7 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
     facts = []
     for depth, certificate in enumerate(chain if trust.stores else chain[:1]):
         try:
-            facts.append(_known.get(_digest(certificate)) or _read(certificate))
+            facts.append(_known.get(contentDigest(certificate)) or _read(certificate))
         except UNREADABLE as error:
             return PeerRejected(
                 "certificate-invalid",
@@ -135,44 +129,6 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
     if refusal is None and not _isPinned(chain[0], trust.pins):
         return _wrongPin(chain[0], which(0))
     return refusal
-
-
-def pinOf(certificate: x509.Certificate) -> bytes:
-    """
-    Compute what a certificate's key is pinned by.
-
-    @param certificate: any certificate.
-    @return: the SHA-256 digest of its C{SubjectPublicKeyInfo}.
-    """
-    # Not by way of public_key(): older libraries cannot read all keys that OpenSSL can.
-    content = certificate.tbs_certificate_bytes
-    header, _end = _lengths(content)
-    elements = list(_elements(content[header:]))
-    # RFC 5280, section 4.1: version (which may be missing), serialNumber, signature,
-    # issuer, validity, subject, subjectPublicKeyInfo.
-    return hashlib.sha256(elements[6 if elements[0][0] == _VERSION else 5]).digest()
-
-
-def _lengths(content: bytes) -> tuple[int, int]:
-    """Measure the header and the whole of the first element of DER (X.690, section 8.1)."""
-    length = content[1]
-    if length < _LONG_FORM:
-        return 2, 2 + length
-    header = 2 + length - _LONG_FORM
-    return header, header + int.from_bytes(content[2:header], "big")
-
-
-def _elements(content: bytes) -> Iterator[bytes]:
-    """Cut well-formed DER into its elements."""
-    while content:
-        _header, end = _lengths(content)
-        yield content[:end]
-        content = content[end:]
-
-
-def _digest(certificate: x509.Certificate) -> bytes:
-    """Digest what the CA has signed: all facts are in it."""
-    return hashlib.sha256(certificate.tbs_certificate_bytes).digest()
 
 
 def _read(certificate: x509.Certificate) -> _Facts:
@@ -258,11 +214,11 @@ def _purposeNames(purposes: Sequence[str]) -> str:
 
 def _isPinned(certificate: x509.Certificate, pins: frozenset[bytes]) -> bool:
     """Compare the peer's own key with those that are known, if there are any."""
-    return not pins or pinOf(certificate) in pins
+    return not pins or keyDigest(certificate) in pins
 
 
 def _wrongPin(certificate: x509.Certificate, which: str) -> PeerRejected:
-    text = base64.b64encode(pinOf(certificate)).decode()
+    text = base64.b64encode(keyDigest(certificate)).decode()
     return PeerRejected(
         "pin-mismatch",
         f"expected a pinned key in {which}, found sha256:{text}; if that is the right one, "

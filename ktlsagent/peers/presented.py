@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ktlsagent.errors import AgentError
+from ktlsagent.peers.signedcontent import otherForms
 from ktlsagent.protocols.asn1 import decodeText
 from ktlsagent.protocols.verification import (
     UNREADABLE,
@@ -113,14 +114,18 @@ class Presented:
     def __init__(
         self,
         certificate: x509.Certificate | None,
+        signer: x509.Certificate | None = None,
         tagsOf: Callable[[Presented], Mapping[str, bool | None]] = _noTags,
     ) -> None:
         """
         @param certificate: its certificate, if it has shown one.
+        @param signer: the certificate with whose key the signature of the peer's
+            was verified, if it was.
         @param tagsOf: says of each session tag whether the peer gets it, C{None}
             if that cannot be told.
         """
         self.certificate = certificate
+        self._signer = signer
         self._tagsOf = tagsOf
 
     @cached_property
@@ -169,6 +174,14 @@ class Presented:
         """The SHA-256 fingerprint of its certificate, in lower-case hexadecimal."""
         certificate = self.certificate
         return None if certificate is None else certificate.fingerprint(hashes.SHA256()).hex()
+
+    @cached_property
+    def otherForms(self) -> Sequence[bytes] | None:
+        """
+        The other forms that its certificate could have been shown in, in DER; C{None}
+        if that cannot be told.
+        """
+        return () if self.certificate is None else otherForms(self.certificate, self._signer)
 
     def describe(self) -> str:
         """

@@ -22,7 +22,13 @@ C{*} stands for any run of characters and C{?} for any one.
   - C{subject:PATTERN}, C{issuer:PATTERN}: the whole name as in RFC 4514; there a
     character with a backslash before it counts as one, and is not the one
     without.
-  - C{fingerprint:SHA256}: the certificate itself, in hexadecimal.
+  - C{fingerprint:SHA256}: the certificate itself, in hexadecimal.  If its holder
+    could have shown it in another form, or nobody can tell in which, there is no
+    telling whether it is the one that is meant.
+  - C{content:SHA256}: what the issuer has signed of it, in whatever form.
+  - C{key:SHA256}: its public key, in whatever certificate.
+  - C{serial:NUMBER,ISSUER}: its serial number, in hexadecimal, from an issuer with
+    the whole name.
   - C{tag:NAME}: a tag of the session; of one that needs what cannot be read, nobody
     can tell.
 
@@ -31,6 +37,7 @@ Everything else is compared as it is written, its case included.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +47,7 @@ from cryptography import x509
 
 from ktlsagent.peers.patterns import expression
 from ktlsagent.peers.presented import DistinguishedName, Presented, plainAddress, unescaped
+from ktlsagent.peers.signedcontent import contentDigest, keyDigest
 
 Test = Callable[[Presented], bool | None]
 """
@@ -63,13 +71,14 @@ _ATTRIBUTES: Mapping[str, str] = {
 
 _KINDS = (
     "dns:, ip:, uri:, email:, othername:, subject:, issuer:, subject.CN: (or another attribute), "
-    "issuer.CN:, fingerprint: or tag:"
+    "issuer.CN:, content:, key:, serial:, fingerprint: or tag:"
 )
 
 _HOST = re.compile(r"[A-Za-z0-9_*?-]+(?:\.[A-Za-z0-9_*?-]+)*")
 _URI = re.compile(r"(?=[!-~]+$)([^:/#]+):(?://([^/#]*))?(.*)")
 _EMAIL = re.compile(r"[ -~]+@[!-~]+")
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SERIAL = re.compile(r"-?[0-9A-Fa-f]{1,64}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
@@ -212,11 +221,51 @@ def _wholeName(side: _Side, text: str) -> Test:
     return _anyOf(expression(unescaped(text)), values)
 
 
-def _fingerprint(text: str) -> Test:
+def _digest(text: str, what: str) -> bytes:
     digits = text.replace(":", "").lower()
-    if not _FINGERPRINT.fullmatch(digits):
-        raise ValueError(f"expected a SHA-256 fingerprint of 64 hexadecimal digits, found {text!r}")
-    return lambda peer: peer.fingerprint == digits
+    if not _DIGEST.fullmatch(digits):
+        raise ValueError(f"expected a SHA-256 {what} of 64 hexadecimal digits, found {text!r}")
+    return bytes.fromhex(digits)
+
+
+def _fingerprint(text: str) -> Test:
+    digest = _digest(text, "fingerprint")
+
+    def test(peer: Presented) -> bool | None:
+        if peer.certificate is None or peer.fingerprint == digest.hex():
+            return peer.certificate is not None
+        others = peer.otherForms
+        if others is None or any(hashlib.sha256(one).digest() == digest for one in others):
+            return None
+        return False
+
+    return test
+
+
+def _signed(digestOf: Callable[[x509.Certificate], bytes], text: str) -> Test:
+    digest = _digest(text, "digest")
+    return lambda peer: peer.certificate is not None and digestOf(peer.certificate) == digest
+
+
+def _serial(text: str) -> Test:
+    written, _, name = text.partition(",")
+    digits = written.replace(":", "")
+    if not _SERIAL.fullmatch(digits) or not name:
+        raise ValueError(
+            "expected a serial number in hexadecimal, a comma and the issuer as in RFC 4514, "
+            f"5e0c11ab,CN=CA,O=Example for instance, found {text!r}"
+        )
+    number = int(digits, 16)
+    issuer = _wholeName(_SIDES["issuer"], name)
+
+    def test(peer: Presented) -> bool | None:
+        return (
+            peer.certificate is not None
+            and peer.certificate.serial_number == number
+            and issuer(peer)
+        )
+
+    return test
 
 
 def _tag(text: str) -> Test:
@@ -234,6 +283,9 @@ _PARSERS: Mapping[str, Callable[[str], Test]] = {
     "email": _email,
     "othername": _otherName,
     "fingerprint": _fingerprint,
+    "content": partial(_signed, contentDigest),
+    "key": partial(_signed, keyDigest),
+    "serial": _serial,
     "tag": _tag,
     **{side: partial(_wholeName, name) for side, name in _SIDES.items()},
 }

@@ -29,6 +29,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from ktlsagent.config.keyfile import quote
@@ -266,6 +267,23 @@ def _otherName(text: str) -> Test:
     return _pattern(lambda peer: peer.names.others.get(oid, ())).read(pattern)
 
 
+def _fingerprint(text: str) -> Test:
+    pattern = _hexPattern(_checked(text))
+
+    def test(peer: Presented) -> bool | None:
+        if _matchesForm(pattern, _certificate(peer).public_bytes(Encoding.DER)):
+            return True
+        # The fingerprint is that of one form; the holder may have another one of it.
+        others = peer.otherForms
+        return None if others is None or any(_matchesForm(pattern, it) for it in others) else False
+
+    return test
+
+
+def _matchesForm(pattern: str, form: bytes) -> bool:
+    return any(matchesPattern(pattern, text) for text in fingerprintsOf(form))
+
+
 _issuerTexts: Final = _ofCertificate(lambda it: nameTexts(it.issuer))
 _subjectTexts: Final = _ofCertificate(lambda it: nameTexts(it.subject))
 
@@ -291,7 +309,7 @@ FILTER_TYPES: Final = {
         lambda peer: peer.names.emails, _emailPattern
     ),
     "x509.extension.subjectAltName.otherName": FilterType("pattern", _otherName),
-    "x509.derived.fingerprint": _pattern(_ofCertificate(fingerprintsOf), _hexPattern),
+    "x509.derived.fingerprint": FilterType("pattern", _fingerprint),
     "x509.derived.selfSigned": FilterType("", _selfSigned),
 }
 """The types of filters, by name."""

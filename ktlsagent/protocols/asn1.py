@@ -1,15 +1,76 @@
-"""Strings of ASN.1, strictly as DER has them (X.690, sections 8 and 10)."""
+"""DER, read strictly (X.690, sections 8 and 10): its elements, and some kinds of strings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
-_PRINTABLE_STRING = b"\x13"
-_CODECS = {b"\x0c": "utf-8", _PRINTABLE_STRING: "ascii", b"\x16": "ascii"}
-"""Of UTF8String, PrintableString and IA5String."""
+_UTF8_STRING = 0x0C
+_PRINTABLE_STRING = 0x13
+_IA5_STRING = 0x16
+_CODECS = {_UTF8_STRING: "utf-8", _PRINTABLE_STRING: "ascii", _IA5_STRING: "ascii"}
 
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
 _LONG_FORM = 0x80
+_LONG_TAG = 0x1F
+
+
+class Element(NamedTuple):
+    """
+    An element.
+
+    @ivar tag: its identifier octet, with class and form.
+    @ivar content: what is in it.
+    @ivar encoded: all of it.
+    """
+
+    tag: int
+    content: bytes
+    encoded: bytes
+
+
+def elements(encoded: bytes) -> Sequence[Element]:
+    """
+    Cut elements that follow each other.
+
+    @param encoded: the elements, and nothing else.
+    @return: the elements.
+    @raise ValueError: if it is no DER, or has a tag number of more than 30.
+    """
+    found = []
+    start = 0
+    while start < len(encoded):
+        element = _first(encoded, start)
+        found.append(element)
+        start += len(element.encoded)
+    return found
+
+
+def onlyElement(encoded: bytes, tag: int) -> bytes:
+    """
+    Get what is in an element.
+
+    @param encoded: the element, and nothing else.
+    @param tag: its identifier octet.
+    @return: its content.
+    @raise ValueError: if it is anything else.
+    """
+    found = elements(encoded)
+    if len(found) != 1 or found[0].tag != tag:
+        raise ValueError(f"expected one ASN.1 element with the tag {tag:#04x}, found another")
+    return found[0].content
+
+
+def encode(tag: int, content: bytes) -> bytes:
+    """
+    Encode an element.
+
+    @param tag: its identifier octet.
+    @param content: what is in it.
+    @return: its encoding in DER.
+    """
+    return bytes([tag]) + _length(len(content)) + content
 
 
 def decodeText(encoded: bytes) -> str | None:
@@ -19,16 +80,24 @@ def decodeText(encoded: bytes) -> str | None:
     @param encoded: what should be one, and nothing else.
     @return: its text, C{None} if it is anything else.
     """
-    tag, first = encoded[:1], encoded[1:2]
-    start = 2 + (first[0] - _LONG_FORM if first > bytes([_LONG_FORM]) else 0)
-    content = encoded[start:]
-    if tag not in _CODECS or encoded[1:start] != _length(len(content)):
-        return None
     try:
-        text = content.decode(_CODECS[tag])
-    except UnicodeDecodeError:
+        (element,) = elements(encoded)
+        text = element.content.decode(_CODECS[element.tag])
+    except (ValueError, KeyError):
         return None
-    return None if tag == _PRINTABLE_STRING and not _PRINTABLE.fullmatch(text) else text
+    return None if element.tag == _PRINTABLE_STRING and not _PRINTABLE.fullmatch(text) else text
+
+
+def _first(encoded: bytes, start: int) -> Element:
+    """Cut the element that begins at some place."""
+    tag, first = encoded[start], encoded[start + 1 : start + 2]
+    begin = start + 2 + (first[0] - _LONG_FORM if first > bytes([_LONG_FORM]) else 0)
+    length = encoded[start + 1 : begin]
+    octets = int.from_bytes(length[1:] or length, "big")
+    end = begin + octets
+    if tag & _LONG_TAG == _LONG_TAG or end > len(encoded) or length != _length(octets):
+        raise ValueError("expected ASN.1 in DER, found something else")
+    return Element(tag, encoded[begin:end], encoded[start:end])
 
 
 def _length(octets: int) -> bytes:

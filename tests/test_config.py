@@ -23,6 +23,7 @@ from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.profiles import CertificateFiles, Match, Own, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import Role
+from ktlsagent.safefiles import SAFE
 
 # What the package of tlshd 1.4 installs, as far as a program can see: its keys
 # without a default are in comments.
@@ -567,6 +568,15 @@ class LoadTests(SynchronousTestCase):
         named = self.directory / "named"
         named.write_text("")
         self.assertEqual(loadConfig(str(named), self.searchOrder), AgentConfig(path=str(named)))
+
+    def test_othersCanWrite(self) -> None:
+        """A file that others could have written decides nothing, even if all is right in it."""
+        self.legacy.write_text("")
+        self.legacy.chmod(0o622)
+        mistake = self.mistake(self.legacy)
+        self.assertEqual(mistake.expected, SAFE)
+        self.assertIn("tlshd.conf with mode 0622, which others can change", mistake.found)
+        self.assertIn("chmod go-w", mistake.advice)
 
     def test_unreadable(self) -> None:
         """What cannot be read is refused, with its name and what is wrong with it."""

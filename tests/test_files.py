@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ktlsagent.credentials.files import Files, Named, readableByOthers
 from ktlsagent.errors import Mistake
+from ktlsagent.safefiles import SAFE
 from tests.support.folder import FolderTestCase
 
 NAMED = Named("authenticate.client", "x509.crl", "a file of words")
@@ -116,6 +118,40 @@ class ReadTests(_DirectoryTestCase):
         ):
             status = os.stat_result((0o100000 | mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
             self.assertEqual(readableByOthers(status), shared, f"{owner} {mode:o}")
+
+    def test_othersCanChange(self) -> None:
+        """
+        What decides who comes in may be changed by nobody else, which is a mistake; of
+        anything else it is said.
+        """
+        path = self.write("a", b"1", 0o602)
+        exposed = f"{path} with mode 0602, which others can change"
+        self.assertEqual(self.files.read(NAMED, path), b"1")
+        (mistake,) = self.files.mistakes
+        self.assertEqual(
+            (mistake.expected, mistake.found, mistake.advice), (SAFE, exposed, f"chmod go-w {path}")
+        )
+        self.assertEqual(self.files.notices, [])
+        told = Files()
+        self.assertEqual(told.read(replace(NAMED, decides=False), path), b"1")
+        self.assertEqual(told.mistakes, [])
+        (notice,) = told.notices
+        self.assertEqual(
+            notice,
+            f"x509.crl: others can exchange {path}: expected {SAFE}, found {exposed}; "
+            f"chmod go-w {path}",
+        )
+
+    def test_othersCanAdd(self) -> None:
+        """Of a directory in which others can write, that is one mistake."""
+        for name in ("a.txt", "b.txt"):
+            self.write(name, b"word")
+        os.chmod(self.directory, 0o777)
+        self.files.gather(NAMED, self.directory, NAMES, words)
+        self.assertEqual(
+            self.found(),
+            [f"{self.directory} with mode 0777, in which others can exchange anything"],
+        )
 
     def test_notices(self) -> None:
         """What is odd is noted once."""

@@ -46,8 +46,9 @@ LAYERS: dict[str, str] = {
     "credentials.expiry": "",
     "credentials.pem": "",
     "credentials.inventory": "protocols",
+    "safefiles": "",
     "credentials.filekinds": "credentials.pem",
-    "credentials.files": "credentials.filekinds errors",
+    "credentials.files": "credentials.filekinds errors safefiles",
     "credentials.tokens": "credentials.pem",
     "credentials.pins": "credentials.files errors",
     "credentials.truststores": (
@@ -83,7 +84,7 @@ LAYERS: dict[str, str] = {
         "peers.rules"
     ),
     "peers.tagfiles": "config.keyfile config.values errors peers.tagfilters",
-    "peers.tags": "errors peers.presented peers.tagfiles peers.tagfilters",
+    "peers.tags": "errors peers.presented peers.tagfiles peers.tagfilters safefiles",
     "config.peers": "config.keyfile config.values peers.authorisation profiles",
     "config.keys": (
         "config.keyfile config.peers config.places config.values errors profiles protocols"
@@ -91,7 +92,7 @@ LAYERS: dict[str, str] = {
     "config.profiles": "config.keyfile config.keys errors peers.authorisation profiles protocols",
     "config": (
         "config.keyfile config.keys config.places config.profiles config.values errors "
-        "profiles protocols"
+        "profiles protocols safefiles"
     ),
     "interfaces": "protocols",
     "credentials.threadsteps": "errors interfaces",

@@ -16,6 +16,7 @@ from ktlsagent.errors import ConfigError
 from ktlsagent.peers.presented import Presented
 from ktlsagent.peers.tagfilters import FILTER_TYPES
 from ktlsagent.peers.tags import TagSet, loadTags
+from ktlsagent.safefiles import SAFE
 from tests.support.anycertificate import (
     alternatives,
     anyCertificate,
@@ -314,12 +315,21 @@ class LoadTests(TagsTestCase):
         self.assertEqual(
             self.refused(),
             [
-                f"a.yml: {expected} something else; {advice}",
+                f"a.yml: {expected} is a directory; {advice}",
                 f"b.yml: {expected} no such file or directory; {advice}",
-                f"c.yml: {expected} something else; {advice}",
+                f"c.yml: {expected} not a regular file; {advice}",
                 f"d.yml, line 2: {byte}; save the file in UTF-8",
             ],
         )
+
+    def test_othersCanWrite(self) -> None:
+        """What others can change is not read: it says who has which tags."""
+        path = self.directory / "a.yml"
+        path.write_text("tags: {}")
+        path.chmod(0o666)
+        (line,) = self.refused()
+        self.assertIn(f"a.yml: expected {SAFE}, found", line)
+        self.assertIn("a.yml with mode 0666, which others can change; chmod go-w", line)
 
     def test_allOrNothing(self) -> None:
         """One mistake is enough for no tags at all, and all are told, in the order of the files."""

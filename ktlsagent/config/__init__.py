@@ -34,6 +34,7 @@ from ktlsagent.config.values import readBound, readKeyrings, suggest
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.profiles import Profile
 from ktlsagent.protocols.session import Role
+from ktlsagent.safefiles import SAFE, readFile
 
 SEARCH_ORDER: Final = ("/etc/tlshd.conf", "/etc/tlshd/config")
 """Where tlshd looks for its configuration: the first that exists is used."""
@@ -103,14 +104,15 @@ def loadConfig(path: str | None, searchOrder: Sequence[str] = SEARCH_ORDER) -> A
         L{findConfig} finds, or the defaults if it finds nothing.
     @param searchOrder: where to look if no file is named.
     @return: the configuration.
-    @raise ConfigError: if the file cannot be read or has mistakes.
+    @raise ConfigError: if the file cannot be read, if others than root and we could
+        have written it, or if it has mistakes.
     """
     path = findConfig(searchOrder) if path is None else path
     if path is None:
         return AgentConfig()
     try:
-        with open(path, "rb") as file:
-            text = decodeKeyFile(file.read())
+        content = readFile(path)
+        text = decodeKeyFile(content.data)
     except (OSError, ValueError) as error:
         # ValueError is what a path with a NUL in it gets.
         found = getattr(error, "strerror", None) or str(error)
@@ -118,6 +120,9 @@ def loadConfig(path: str | None, searchOrder: Sequence[str] = SEARCH_ORDER) -> A
         advice = "create the file or name another one; it may be empty"
         mistake = Mistake("", "", expected, found[:1].lower() + found[1:], advice=advice)
         raise ConfigError([mistake]) from error
+    exposure = content.exposure
+    if exposure is not None:
+        raise ConfigError([Mistake("", "", SAFE, exposure.found, advice=exposure.advice)])
     return parseConfig(text, path)
 
 

@@ -76,7 +76,12 @@ def readCRLs(
     @param now: the time of day.
     @return: those that count, as far as they can be read, with their files.
     """
-    named = Named(section, KEY, "a file of CRLs in PEM or DER, or a directory with such files")
+    named = Named(
+        section,
+        KEY,
+        "a file of CRLs in PEM or DER, or a directory with such files",
+        decides=False,
+    )
     found = [
         (file, one)
         for path in trust.crls

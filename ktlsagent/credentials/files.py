@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 from ktlsagent.credentials.filekinds import OtherKind
 from ktlsagent.errors import Mistake
+from ktlsagent.safefiles import SAFE, Content, readFile
 
 _Parsed = TypeVar("_Parsed")
 
@@ -26,17 +27,14 @@ class Named:
     @ivar section: the section of the configuration, without brackets.
     @ivar key: the key.
     @ivar expected: what is expected of the file, in words.
+    @ivar decides: whether who can change the file decides who may come in.  Then
+        nobody else may be able to; else it is told.
     """
 
     section: str
     key: str
     expected: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    data: bytes
-    status: os.stat_result
+    decides: bool = True
 
 
 class Files:
@@ -50,7 +48,7 @@ class Files:
     def __init__(self) -> None:
         self.paths: set[str] = set()
         self.notices: list[str] = []
-        self._contents: dict[str, _Content | str] = {}
+        self._contents: dict[str, Content | str] = {}
         self._parsed: dict[tuple[str, Callable[[bytes], object]], object] = {}
         self._mistakes: dict[tuple[str, str, str, str], list[str]] = {}
 
@@ -108,6 +106,15 @@ class Files:
                 ),
                 f"{path} with mode {stat.S_IMODE(content.status.st_mode):04o}",
                 f"chmod 0600 {path}",
+            )
+        exposure = content.exposure
+        if exposure is not None and named.decides:
+            wanted = Named(named.section, named.key, SAFE)
+            self.mistake(wanted, exposure.found, exposure.advice)
+        elif exposure is not None:
+            self.notice(
+                f"{named.key}: others can exchange {path}: expected {SAFE}, found "
+                f"{exposure.found}; {exposure.advice}"
             )
         return content.data
 
@@ -177,21 +184,12 @@ class Files:
         return list(files.values())
 
 
-def _read(path: str) -> _Content | str:
+def _read(path: str) -> Content | str:
     """Read a file that is one, or say in words why that is not possible."""
     try:
-        # A pipe would hold us up.
-        with open(path, "rb", opener=_openNow) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return "Not a regular file"
-            return _Content(file.read(), status)
+        return readFile(path)
     except OSError as error:
         return error.strerror or str(error)
-
-
-def _openNow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def readableByOthers(status: os.stat_result) -> bool:

@@ -151,7 +151,9 @@ def readOwn(files: Files, section: str, own: Own, now: datetime) -> Sequence[Own
 def _readPair(
     files: Files, section: str, pair: CertificateFiles, pin: str | None
 ) -> OwnFiles | None:
-    named = Named(section, CERTIFICATE, "a PEM file with our certificate and its chain")
+    named = Named(
+        section, CERTIFICATE, "a PEM file with our certificate and its chain", decides=False
+    )
     certificates = files.parsed(named, pair.certificate, _parse)
     key = _readKey(files, section, pair.privateKey, pin)
     if certificates is None or key is None:
@@ -191,7 +193,7 @@ def _withoutOld(files: Files, own: OwnFiles, now: datetime) -> OwnFiles:
 def _readKey(
     files: Files, section: str, path: str, pin: str | None
 ) -> crypto.PKey | TokenKey | None:
-    named = Named(section, PRIVATE_KEY, "a PEM file with an unencrypted private key")
+    named = Named(section, PRIVATE_KEY, "a PEM file with an unencrypted private key", decides=False)
     if not path.startswith("/"):
         try:
             return TokenKey.fromURI(path, pin)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.peers.presented import Presented
+from ktlsagent.safefiles import SAFE, readFile
 
 if TYPE_CHECKING:
     from ktlsagent.peers.tagfiles import Filters, Tags
@@ -146,14 +147,13 @@ def _find(directory: str) -> list[str]:
 
 def _read(path: str) -> str:
     """Read a file in UTF-8."""
-    expected, found, line = "a file that can be read", "something else", 0
+    expected, line = "a file that can be read", 0
     advice = "move away what is no file of tags"
     try:
-        # Others, pipes for example, might never end.
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
-                return file.read().decode()
-        os.stat(path)
+        content = readFile(path)
+        if content.exposure is None:
+            return content.data.decode()
+        expected, found, advice = SAFE, content.exposure.found, content.exposure.advice
     except UnicodeDecodeError as error:
         expected, found = "text in UTF-8", f"the byte 0x{error.object[error.start]:02x}"
         line = error.object.count(b"\n", 0, error.start) + 1

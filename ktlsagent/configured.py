@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent.bugs import logBug
-from ktlsagent.clocks import Calendar, dateNow
+from ktlsagent.clocks import DAY_SECONDS, Calendar, dateNow
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.credentials.expiry import warnings
@@ -87,6 +88,7 @@ class Configured:
         self._lock = DeferredLock()
         self._watch = FileWatch(reactor, self._filesChanged)
         self._calendar = Calendar(reactor, self._warn, self._stepped, now)
+        self._waiting: IDelayedCall | None = None
 
     def load(self, suites: frozenset[str]) -> None:
         """
@@ -97,7 +99,7 @@ class Configured:
         """
         self._suites = suites
         self.namespaces = namespaceNames()
-        self.profiles = loadProfiles(self.config, suites)
+        self.profiles = loadProfiles(self.config, suites, now=self._now())
         self.bounds = _bounds(self.config)
 
     def start(self) -> None:
@@ -110,12 +112,14 @@ class Configured:
         if not self._following:
             self._watch.watch(self.profiles.paths)
             self._calendar.start()
+            self._await(self.profiles.begins)
 
     def stop(self) -> None:
         """Watch nothing any more."""
         self._running = False
         self._watch.stop()
         self._calendar.stop()
+        self._await(None)
 
     async def reload(self) -> bool:
         """
@@ -139,6 +143,23 @@ class Configured:
             seconds=f"{seconds:+.0f}",
         )
         Deferred.fromCoroutine(self._readByTheClock()).addErrback(self._failed)
+
+    def _await(self, begins: datetime | None) -> None:
+        """
+        Read the files again when a certificate of ours can be used that cannot yet.  If
+        the wall clock is set meanwhile, they are read anyway.
+        """
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if begins is not None:
+            seconds = max(0.0, (begins - self._now()).total_seconds())
+            self._waiting = self._reactor.callLater(min(seconds, DAY_SECONDS), self._begun)
+
+    def _begun(self) -> None:
+        self.log.info("a certificate can be used now: reading the files of the configuration again")
+        Deferred.fromCoroutine(self._replace("begin of a certificate", None)).addErrback(
+            self._failed
+        )
 
     async def _readByTheClock(self) -> None:
         if not await self._replace("change of the clock", None) and self._running:
@@ -193,6 +214,7 @@ class Configured:
                 self._tokens.begin(profiles.late())
             if not self._following:
                 self._warn()
+                self._await(profiles.begins)
         if self._used is not None:
             self._used()
         return True
@@ -201,14 +223,17 @@ class Configured:
         self, reread: Callable[[], AgentConfig] | None
     ) -> tuple[AgentConfig, ProfileSet, frozenset[str], Sequence[str]]:
         config = self.config if reread is None else reread()
-        profiles = loadProfiles(config, self._suites)
+        profiles = self._load(config)
         if not self._following:
             self._watch.watch(profiles.paths)
             if profiles.paths != self.profiles.paths:
                 # Some were not watched while they were read.
-                profiles = loadProfiles(config, self._suites)
+                profiles = self._load(config)
         changes = delta(self.profiles.inventory, profiles.inventory)
         return config, profiles, namespaceNames(), changes
+
+    def _load(self, config: AgentConfig) -> ProfileSet:
+        return loadProfiles(config, self._suites, now=self._now(), inUse=self.profiles)
 
     def _failed(self, failure: Failure) -> None:
         logBug(self.log, failure)

@@ -134,7 +134,11 @@ class KeyForbidden(HandshakeError):
     """A key that the request needs may not be read by this process."""
 
 
-class TokenFailed(HandshakeError):
+class NotYet(HandshakeError):
+    """Something of our own cannot be used now; it may another time."""
+
+
+class TokenFailed(NotYet):
     """A token that holds a private key is not there or does not sign; it may another time."""
 
 
@@ -185,7 +189,7 @@ STATUS: dict[type[BaseException], int] = {
     RequestUnsupported: errno.EOPNOTSUPP,
     KeyUnusable: errno.ENOKEY,
     KeyForbidden: errno.EACCES,
-    TokenFailed: errno.ETIMEDOUT,
+    NotYet: errno.ETIMEDOUT,
     PeerRejected: errno.EACCES,
     PeerMisbehaved: errno.EACCES,
     PeerAlert: errno.EACCES,

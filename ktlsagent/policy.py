@@ -18,6 +18,7 @@ from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
 from ktlsagent.errors import (
     HandshakeError,
     KeyUnusable,
+    NotYet,
     PeerRejected,
     RequestRefused,
     RequestUnsupported,
@@ -320,12 +321,21 @@ def _planServer(request: HandshakeRequest, served: Served) -> TLSParameters:
         )
     context = _required(served.contexts.server)
     if refusal is None and not context.hasCertificate:
-        refusal = RequestRefused(
-            "no-certificate",
-            "expected a certificate of our own to be a server with, found none; set "
-            f"x509.certificate and x509.private_key in [{served.contexts.profile.name}]",
-        )
+        refusal = _noCertificate(served.contexts, "to be a server with")
     return TLSParameters(Role.SERVER, context, None, served.judge(None), refusal)
+
+
+def _noCertificate(contexts: ProfileContexts, purpose: str) -> HandshakeError:
+    """Say why there is no certificate of ours; one whose time has not come is worth a retry."""
+    expected, missing = f"expected a certificate of our own {purpose}", contexts.missing
+    if missing is None:
+        return RequestRefused(
+            "no-certificate",
+            f"{expected}, found none; set x509.certificate and x509.private_key in "
+            f"[{contexts.profile.name}]",
+        )
+    kind = RequestRefused if missing.begins is None else NotYet
+    return kind("no-certificate", f"{expected}, found {missing.found}")
 
 
 def _planKeyClient(request: HandshakeRequest, served: Served, keys: KeySource) -> TLSParameters:
@@ -383,11 +393,7 @@ def _clientContext(request: HandshakeRequest, served: Served, keys: KeySource) -
                 f"{request.certificate or '(configured)'}",
             ) from error
     if contexts.client is None:
-        raise RequestRefused(
-            "no-certificate",
-            "expected a certificate of our own for xprtsec=mtls, found none; set "
-            f"x509.certificate and x509.private_key in [{contexts.profile.name}]",
-        )
+        raise _noCertificate(contexts, "for xprtsec=mtls")
     return contexts.client
 
 

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
-from ktlsagent.clocks import LOOK_SECONDS
+from ktlsagent.clocks import DAY_SECONDS, LOOK_SECONDS
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
@@ -21,6 +21,7 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
+from tests.support.certificates import Credentials
 from tests.support.clock import Clocks
 from tests.support.reactor import EagerThreadPool, HeldThreadPool
 
@@ -297,6 +298,59 @@ class ConfiguredTests(AgentTestCase):
                 self.finish(threads)
                 self.assertEqual(configured.config.debugLevel, level, (pool, asked))
                 configured.stop()
+
+    def put(self, made: Credentials) -> None:
+        """Put another certificate in place."""
+        (self.folder / "authenticate.server.pem").write_bytes(made.certificatePEM)
+        (self.folder / "authenticate.server.key").write_bytes(made.keyPEM)
+
+    def subjects(self, configured: Configured) -> list[str]:
+        """List the certificates of ours that are in use."""
+        return [one.subject for one in configured.profiles.own.values()]
+
+    def test_renewedTooEarly(self) -> None:
+        """A renewed certificate is taken up when its time comes; the old one is used until then."""
+        configured = self.configured()
+        self.put(certificates.notYetValid())
+        self.assertTrue(self.reload(configured))
+        self.assertEqual(self.subjects(configured), ["CN=server.lab"])
+        self.assertEqual(len(self.logged("it is used from then on")), 1)
+        self.reactor.turn(DAY_SECONDS - 5)
+        self.reactor.settle()
+        self.assertEqual(self.subjects(configured), ["CN=server.lab"])
+        self.reactor.turn(5)
+        self.reactor.settle()
+        self.assertEqual(self.subjects(configured), ["CN=early.lab"])
+        self.assertEqual(len(self.logged("a certificate can be used now")), 1)
+
+    def test_startedTooEarly(self) -> None:
+        """A certificate whose time has not come keeps nothing from starting."""
+        self.configuration(certificates.notYetValid())
+        config = self.configuration(certificates.notYetValid())
+        configured = Configured(self.reactor, config, None, now=self.clock.date)
+        configured.load(frozenset(CIPHER_SUITES))
+        configured.start()
+        self.addCleanup(configured.stop)
+        self.assertEqual(self.subjects(configured), [])
+        self.reactor.turn(DAY_SECONDS)
+        self.reactor.settle()
+        self.assertEqual(self.subjects(configured), ["CN=early.lab"])
+        self.assertIsNone(configured.profiles.begins)
+
+    def test_waitsForTheNextOne(self) -> None:
+        """Only what was read last is waited for, and nothing by who has stopped."""
+        configured = self.configured()
+        self.put(certificates.notYetValid())
+        self.reload(configured)
+        self.put(certificates.server())
+        self.reload(configured)
+        self.reactor.turn(DAY_SECONDS)
+        self.reactor.settle()
+        self.assertEqual(self.logged("a certificate can be used now"), [])
+        self.put(certificates.notYetValid())
+        self.reload(configured)
+        configured.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def refuse(self) -> AgentConfig:
         """Find a mistake in the configuration."""

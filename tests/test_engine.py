@@ -20,6 +20,7 @@ from OpenSSL import SSL, crypto
 
 from ktlsagent.errors import (
     HandshakeError,
+    NotYet,
     PeerAlert,
     PeerMisbehaved,
     PeerRejected,
@@ -1144,6 +1145,14 @@ class ProtocolTests(EngineTestCase):
 
 class RefusalTests(EngineTestCase):
     """A server that will serve nobody says so."""
+
+    def test_notYet(self) -> None:
+        """Whom we cannot serve yet is told nothing, so that it tries again."""
+        refusal = NotYet("no-certificate", "there is none yet")
+        server = TLSEngine(TLSParameters(Role.SERVER, makeContext(), None, accept, refusal))
+        record = bytes((22, 3, 1, 0, 1, 1))
+        self.assertEqual((server.receiveRecord(record), server.alertSent), (b"", None))
+        self.assertIs(self.failure(server), refusal)
 
     def test_refusal(self) -> None:
         """Its first word is an alert, and its error is the one given."""

@@ -99,6 +99,10 @@ class ReadTests(_DirectoryTestCase):
         self.assertEqual(
             (mistake.found, mistake.advice), (f"{path} with mode 0644", f"chmod 0600 {path}")
         )
+        self.patch(os, "statvfs", lambda _path: os.statvfs_result([0] * 8 + [os.ST_RDONLY, 0]))
+        onVolume = Files()
+        onVolume.read(NAMED, path, private=True)
+        self.assertIn("defaultMode: 0400", onVolume.mistakes[0].advice)
         closed = Files()
         self.assertEqual(closed.read(NAMED, self.write("closed", b"2"), private=True), b"2")
         self.assertEqual(closed.mistakes, [])
@@ -234,15 +238,14 @@ class GatherTests(_DirectoryTestCase):
         self.assertEqual(self.gather(self.directory), [("a.txt", ["1"])])
 
     def test_broken(self) -> None:
-        """One broken file of a directory is a mistake, and so is one that cannot be read."""
+        """One broken file of a directory is a mistake; a link to nothing is only odd."""
         self.write("a.txt", b"a")
         broken = self.write("b.txt", b"?")
         gone = os.path.join(self.directory, "c.txt")
         os.symlink("/nonexistent/file", gone)
         self.assertEqual(self.gather(self.directory), [("a.txt", ["a"])])
-        self.assertEqual(
-            self.found(), [f"a question in {broken}", f"{gone}: No such file or directory"]
-        )
+        self.assertEqual(self.found(), [f"a question in {broken}"])
+        self.assertEqual(self.files.notices, [f"{gone} is a link to nothing, and is passed over"])
 
     def test_none(self) -> None:
         """A file or a directory in which nothing is found is a mistake."""

@@ -106,7 +106,7 @@ LAYERS: dict[str, str] = {
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
         "credentials.expiry credentials.inventory credentials.latecontexts peers.revocation "
-        "peers.tags profiles protocols"
+        "credentials.owncertificates peers.tags profiles protocols"
     ),
     "policy": (
         "credentials.contexts errors peers.authorisation peers.names peers.peerrules "
@@ -117,7 +117,7 @@ LAYERS: dict[str, str] = {
         "credentials.tokens peers.revocation profiles protocols"
     ),
     "credentials.loading": (
-        "config credentials.contexts credentials.crls credentials.expiry credentials.files "
+        "clocks config credentials.contexts credentials.crls credentials.expiry credentials.files "
         "credentials.inventory credentials.owncertificates credentials.parts "
         "credentials.truststores errors peers.authorisation peers.revocation peers.tags profiles "
         "protocols"

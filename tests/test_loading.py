@@ -511,13 +511,16 @@ class MistakesTests(_ProfilesTestCase):
         missing = Trust(stores=("/nonexistent/ca",), crls=("/nonexistent/crl",))
         own = Own((CertificateFiles("/nonexistent/pem", "/nonexistent/key"),))
         found = self.mistakes(
-            replace(self.client, trust=missing, own=own),
+            replace(self.client, trust=missing),
             replace(self.server, trust=missing, own=own),
         )
         both = "authenticate.client, authenticate.server"
         self.assertEqual(
             [(mistake.section, mistake.key) for mistake in found],
-            [(both, f"x509.{key}") for key in ("certificate", "private_key", "truststore", "crl")],
+            [
+                *((both, f"x509.{key}") for key in ("truststore", "crl")),
+                *(("authenticate.server", f"x509.{key}") for key in ("certificate", "private_key")),
+            ],
         )
 
     def test_noSystemStore(self) -> None:

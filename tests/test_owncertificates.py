@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,10 +13,11 @@ from hypothesis import given
 from OpenSSL import crypto
 
 from ktlsagent.credentials.files import Files
-from ktlsagent.credentials.owncertificates import OwnFiles, readOwn
+from ktlsagent.credentials.owncertificates import Missing, OwnFiles, readOwn
 from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import Mistake
-from ktlsagent.profiles import CertificateFiles, Own
+from ktlsagent.profiles import CertificateFiles, Match, Own, Profile
+from ktlsagent.protocols.session import Role
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM, CertificateAuthority, Credentials
 from tests.support.folder import FolderTestCase, block
@@ -69,11 +71,22 @@ def _crossed(
 
 
 class _OwnTestCase(FolderTestCase):
-    """Has a directory and a good certificate in it."""
+    """
+    Has a directory and a good certificate in it.
+
+    @ivar role: the role that certificates are for.
+    @ivar now: the time of day.
+    @ivar inUse: what was read before.
+    @ivar missing: what was found to be missing.
+    """
 
     def setUp(self) -> None:
         super().setUp()
         self.files = Files()
+        self.role = Role.SERVER
+        self.now = NOW
+        self.inUse: dict[str, OwnFiles] = {}
+        self.missing: Missing | None = None
         good = certificates.server()
         self.certificate = self.write("own.pem", good.certificatePEM)
         self.key = self.write("own.key", good.keyPEM)
@@ -91,7 +104,9 @@ class _OwnTestCase(FolderTestCase):
         """
         self.files = Files()
         own = Own(pairs, pin, acceptExpired)
-        return readOwn(self.files, "profile.a", own, NOW)
+        profile = Profile("profile.a", Match(roles=(self.role,)), own=own)
+        found, self.missing = readOwn(self.files, profile, self.now, self.inUse)
+        return found
 
     def mistake(
         self, certificate: str | None = None, key: str | None = None, *, whole: bool = False
@@ -374,20 +389,81 @@ class BadTests(_OwnTestCase):
         self.assertEqual(mistake.advice, "remove one of the two")
 
     def test_dates(self) -> None:
-        """A certificate that has ended or not begun is refused, unless that is accepted."""
-        for made, name, words in (
-            (certificates.expired(), "expired.lab", "which ended 24 hours ago, at "),
-            (certificates.notYetValid(), "early.lab", "which begins in 24 hours, at "),
+        """A certificate that has ended is refused, unless that is accepted."""
+        pair = self.writePair("dated", certificates.expired().own())
+        mistake = self.mistake(pair.certificate, pair.privateKey, whole=True)
+        self.assertEqual(mistake.key, "x509.certificate")
+        self.assertEqual(mistake.expected, "certificates that are valid now")
+        which = f"the certificate CN=expired.lab in {pair.certificate}, which ended 24 hours ago, "
+        self.assertIn(which, mistake.found)
+        self.assertEqual(mistake.advice, "renew it, or set own_expired=accept")
+        self.assertEqual(len(self.read(pair, acceptExpired=True)), 1)
+        self.assertEqual(self.files.mistakes, [])
+
+    def test_notYet(self) -> None:
+        """A certificate whose time has not come is waited for, and that is said."""
+        made = certificates.notYetValid()
+        pair = self.writePair("early", made.own())
+        self.assertEqual(self.read(pair), [])
+        self.assertEqual(self.files.mistakes, [])
+        assert self.missing is not None
+        self.assertEqual(self.missing.begins, made.certificate.not_valid_before_utc)
+        which = f"the certificate CN=early.lab in {pair.certificate}, which begins in 24 hours"
+        self.assertIn(which, self.missing.found)
+        (notice,) = self.files.notices
+        self.assertIn(f"{which}, at ", notice)
+        self.assertIn("it is used from then on", notice)
+        self.assertEqual(len(self.read(pair, acceptExpired=True)), 1)
+        self.assertIsNone(self.missing)
+        self.now = made.certificate.not_valid_before_utc
+        self.assertEqual(len(self.read(pair)), 1)
+        self.assertIsNone(self.missing)
+
+    def test_usedUntilThen(self) -> None:
+        """What was in the file before is used on, as long as its own time is not over."""
+        (before,) = self.read(CertificateFiles(self.certificate, self.key))
+        (old,) = self.read(self.writePair("old", certificates.expired().own()), acceptExpired=True)
+        early = certificates.notYetValid()
+        self.write("own.pem", early.certificatePEM)
+        self.write("own.key", early.keyPEM)
+        for inUse, used in ((before, [before]), (old, [])):
+            self.inUse = {self.certificate: inUse}
+            self.assertEqual(self.read(CertificateFiles(self.certificate, self.key)), used)
+            self.assertIsNotNone(self.missing)
+
+    def test_notThere(self) -> None:
+        """A client's certificate may not be there yet, with its key; a server's has to be."""
+        gone = CertificateFiles(self.path("gone.pem"), self.path("gone.key"))
+        good = CertificateFiles(self.certificate, self.key)
+        self.role = Role.CLIENT
+        self.assertEqual(self.read(gone), [])
+        self.assertEqual(self.files.mistakes, [])
+        assert self.missing is not None
+        self.assertIsNone(self.missing.begins)
+        self.assertIn(gone.certificate, self.missing.found)
+        (notice,) = self.files.notices
+        self.assertIn("xprtsec=mtls", notice)
+        self.assertEqual(self.files.paths, {gone.certificate, gone.privateKey})
+        self.assertEqual(len(self.read(gone, good)), 1)
+        self.assertEqual(self.files.mistakes, [])
+        for half in (
+            CertificateFiles(self.certificate, gone.privateKey),
+            CertificateFiles(gone.certificate, self.key),
+            CertificateFiles(gone.certificate, "pkcs11:object=own"),
         ):
-            pair = self.writePair("dated", made.own())
-            mistake = self.mistake(pair.certificate, pair.privateKey, whole=True)
-            self.assertEqual(mistake.key, "x509.certificate")
-            self.assertEqual(mistake.expected, "certificates that are valid now")
-            which = f"the certificate CN={name} in {pair.certificate}, {words}"
-            self.assertIn(which, mistake.found)
-            self.assertEqual(mistake.advice, "renew it, or set own_expired=accept")
-            self.assertEqual(len(self.read(pair, acceptExpired=True)), 1)
-            self.assertEqual(self.files.mistakes, [])
+            self.read(half)
+            self.assertEqual(len(self.files.mistakes), 1)
+        self.inUse = {gone.certificate: self.read(good)[0]}
+        self.read(gone)
+        self.assertEqual(len(self.files.mistakes), 2)
+        self.inUse.clear()
+        self.role = Role.SERVER
+        self.read(gone)
+        self.assertEqual(len(self.files.mistakes), 2)
+        self.role = Role.CLIENT
+        os.symlink("/nonexistent", gone.certificate)
+        self.read(gone)
+        self.assertEqual(len(self.files.mistakes), 2)
 
     def test_cannotSign(self) -> None:
         """A key that TLS 1.3 has no signature scheme for is refused, and says so."""

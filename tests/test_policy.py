@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
-from ktlsagent.errors import KeyUnusable, RequestRefused, RequestUnsupported
+from ktlsagent.credentials.owncertificates import Missing
+from ktlsagent.errors import HandshakeError, KeyUnusable, NotYet, RequestRefused, RequestUnsupported
 from ktlsagent.keys import RequestKeys
 from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.peers.names import referenceName
@@ -289,6 +290,23 @@ class PlanTests(ServedTestCase):
         self.assertEqual(error.code, "no-certificate")
         self.assertIn("[authenticate.client]", error.reason)
         self.plan(CLIENT)
+
+    def test_certificateMissing(self) -> None:
+        """A certificate that is not there yet is a reason of its own, one to come a retry."""
+        for missing, kind in (
+            (Missing("neither /a.pem nor /a.key"), RequestRefused),
+            (Missing("one which begins tomorrow", certificates.NOW), NotYet),
+        ):
+            self.clientContexts = replace(self.clientContexts, client=None, missing=missing)
+            self.serverContexts = replace(
+                self.serverContexts, server=self.context(own=False), missing=missing
+            )
+            error: HandshakeError = self.assertRaises(kind, self.plan, MUTUAL_CLIENT)
+            refusal = self.plan(SERVER).refusal
+            for one in error, refusal:
+                assert isinstance(one, kind)
+                self.assertEqual(one.code, "no-certificate")
+                self.assertTrue(one.reason.endswith(f", found {missing.found}"), one.reason)
 
     def test_keyringCertificate(self) -> None:
         """A certificate and a key that the mount names win over the configured ones."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ktlsagent.credentials.expiry import Expiry
 from ktlsagent.credentials.inventory import Inventory
 from ktlsagent.credentials.latecontexts import LateContexts
+from ktlsagent.credentials.owncertificates import Missing, OwnFiles
 from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.peers.tags import TagSet
 from ktlsagent.profiles import Profile
@@ -31,6 +33,7 @@ class ProfileContexts:
     @ivar revocations: the CRLs that peers with certificates are looked up in.
     @ivar late: makes the same once the tokens with our private keys have
         answered, and then with L{client} or L{server}; C{None} if all is there.
+    @ivar missing: why there is no certificate of ours, although one is configured.
     """
 
     profile: Profile
@@ -42,6 +45,7 @@ class ProfileContexts:
     preSharedKey: Mapping[str, TLSContext] = field(default_factory=dict)
     revocations: RevocationLists = field(default_factory=RevocationLists)
     late: LateContexts[ProfileContexts] | None = None
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class ProfileSet:
     @ivar expiries: what ends, and when.
     @ivar paths: the files and directories that it was made of.
     @ivar notices: what is odd about them, in sentences; to be logged once.
+    @ivar own: our certificates, by the files that they are in.
     """
 
     profiles: Sequence[ProfileContexts]
@@ -66,6 +71,13 @@ class ProfileSet:
     expiries: Sequence[Expiry] = ()
     paths: frozenset[str] = frozenset()
     notices: Sequence[str] = ()
+    own: Mapping[str, OwnFiles] = field(default_factory=dict)
+
+    @property
+    def begins(self) -> datetime | None:
+        """When the next of our certificates can be used that cannot yet."""
+        waited = [one.missing.begins for one in self.profiles if one.missing is not None]
+        return min((begins for begins in waited if begins is not None), default=None)
 
     def late(self) -> Sequence[LateContexts[ProfileContexts]]:
         """

@@ -81,6 +81,16 @@ class Files:
         if named.section not in sections:
             sections.append(named.section)
 
+    def absent(self, path: str) -> bool:
+        """
+        See whether there is nothing of some name; it is watched for all the same.
+
+        @param path: an absolute path.
+        @return: whether there is nothing.
+        """
+        self.paths.add(path)
+        return not os.path.lexists(path)
+
     def read(self, named: Named, path: str, *, private: bool = False) -> bytes | None:
         """
         Read a file.
@@ -105,7 +115,7 @@ class Files:
                     "a file that only its owner, or root and one group, can read",
                 ),
                 f"{path} with mode {stat.S_IMODE(content.status.st_mode):04o}",
-                f"chmod 0600 {path}",
+                _closed(path),
             )
         exposure = content.exposure
         if exposure is not None and named.decides:
@@ -179,8 +189,12 @@ class Files:
         files: dict[str, str] = {}
         for name in sorted(os.listdir(path)):
             file = os.path.join(path, name)
-            if names.fullmatch(name) and name[0] != "." and not os.path.isdir(file):
+            if not names.fullmatch(name) or name[0] == "." or os.path.isdir(file):
+                continue
+            if os.path.exists(file):
                 files.setdefault(os.path.realpath(file), file)
+            else:
+                self.notice(f"{file} is a link to nothing, and is passed over")
         return list(files.values())
 
 
@@ -190,6 +204,20 @@ def _read(path: str) -> Content | str:
         return readFile(path)
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _closed(path: str) -> str:
+    """Say how a private key's file is closed to others."""
+    try:
+        readOnly = os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:
+        readOnly = 0
+    if not readOnly:
+        return f"chmod 0600 {path}"
+    return (
+        "its file system is read-only here: set the mode where the file comes from, in Kubernetes "
+        "defaultMode: 0400 for the volume, without fsGroup"
+    )
 
 
 def readableByOthers(status: os.stat_result) -> bool:

@@ -5,18 +5,19 @@ that all handshakes share; replaced as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from OpenSSL import SSL, crypto
 
+from ktlsagent.clocks import dateNow
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials.contexts import ProfileContexts, ProfileSet
 from ktlsagent.credentials.crls import RevocationList, addCRLs, newest, readCRLs
 from ktlsagent.credentials.expiry import Expiry
 from ktlsagent.credentials.files import Files, Named
 from ktlsagent.credentials.inventory import Inventory, Revocations
-from ktlsagent.credentials.owncertificates import CERTIFICATE, OwnFiles, readOwn
+from ktlsagent.credentials.owncertificates import CERTIFICATE, Missing, OwnFiles, readOwn
 from ktlsagent.credentials.parts import Parts, makeContexts
 from ktlsagent.credentials.truststores import SYSTEM_TRUST_STORES, Anchors, readAnchors
 from ktlsagent.errors import ConfigError, Mistake
@@ -34,6 +35,9 @@ def loadProfiles(
     config: AgentConfig,
     kernelSuites: frozenset[str],
     systemTrustStores: Sequence[str] = SYSTEM_TRUST_STORES,
+    *,
+    now: datetime | None = None,
+    inUse: ProfileSet | None = None,
 ) -> ProfileSet:
     """
     Read all files and build the contexts.
@@ -41,10 +45,14 @@ def loadProfiles(
     @param config: the configuration.
     @param kernelSuites: the cipher suites that the running kernel takes.
     @param systemTrustStores: where the system's trust store may be.
+    @param now: the time of day; by default that of the wall clock.
+    @param inUse: what was read before, if anything.
     @return: the contexts, and what they are made of.
     @raise ConfigError: with all mistakes, if anything is missing or wrong.
     """
-    reader = _Reader(kernelSuites, systemTrustStores)
+    reader = _Reader(
+        kernelSuites, systemTrustStores, now or dateNow(), {} if inUse is None else inUse.own
+    )
     parts = [reader.parts(profile) for profile in config.profiles]
     tags = reader.tags(config)
     reader.raiseMistakes()
@@ -58,6 +66,7 @@ def loadProfiles(
         reader.expiries(),
         frozenset(reader.files.paths),
         reader.notices(),
+        reader.own,
     )
 
 
@@ -66,16 +75,24 @@ class _Reader:
     Reads what profiles name.
 
     @ivar files: the files, with what is wrong with them.
+    @ivar own: our certificates, by the files that they are in.
     """
 
-    def __init__(self, kernelSuites: frozenset[str], systemTrustStores: Sequence[str]) -> None:
+    def __init__(
+        self,
+        kernelSuites: frozenset[str],
+        systemTrustStores: Sequence[str],
+        now: datetime,
+        inUse: Mapping[str, OwnFiles],
+    ) -> None:
         self.files = Files()
+        self.own: dict[str, OwnFiles] = {}
         self._kernelSuites = kernelSuites
         self._systemTrustStores = systemTrustStores
-        self._now = datetime.now(UTC)
+        self._now = now
+        self._inUse = inUse
         self._anchors: dict[str, Anchors] = {}
         self._crls: dict[object, tuple[str, RevocationList]] = {}
-        self._own: dict[str, OwnFiles] = {}
         self._stores: dict[object, crypto.X509Store] = {}
         self._tagMistakes: Sequence[Mistake] = ()
 
@@ -93,12 +110,14 @@ class _Reader:
         @return: the parts of its contexts, poor ones if there are mistakes.
         """
         modes = frozenset(profile.match.modes or AuthMode)
-        certificates = AuthMode.X509 in modes
-        own = readOwn(self.files, profile.name, profile.own, self._now) if certificates else ()
-        self._own.update({one.path: one for one in own})
+        own: Sequence[OwnFiles] = ()
+        missing: Missing | None = None
+        if AuthMode.X509 in modes:
+            own, missing = readOwn(self.files, profile, self._now, self._inUse)
+        self.own.update({one.path: one for one in own})
         suites, groups = self._suites(profile), self._groups(profile)
         if modes == {AuthMode.PSK}:
-            return Parts(profile, modes, suites, groups, crypto.X509Store(), own)
+            return Parts(profile, modes, suites, groups, crypto.X509Store())
         store, crls = self._store(profile)
         moments = [
             moment
@@ -108,7 +127,7 @@ class _Reader:
         ]
         lists = [(one.name, one.crl, one.says.serials) for _path, one in crls]
         revocations = RevocationLists(lists, profile.trust.crlScope)
-        return Parts(profile, modes, suites, groups, store, own, moments, revocations)
+        return Parts(profile, modes, suites, groups, store, own, missing, moments, revocations)
 
     def _suites(self, profile: Profile) -> Sequence[str]:
         """Those of the suites that the kernel takes."""
@@ -231,7 +250,7 @@ class _Reader:
         return Inventory(
             {path: anchors.ders for path, anchors in self._anchors.items()},
             crls,
-            {path: own.ders for path, own in self._own.items()},
+            {path: own.ders for path, own in self.own.items()},
         )
 
     def expiries(self) -> Sequence[Expiry]:
@@ -240,7 +259,7 @@ class _Reader:
 
         @return: our certificates, CRLs and trust anchors.
         """
-        own = [expiry for one in self._own.values() for expiry in one.expiries()]
+        own = [expiry for one in self.own.values() for expiry in one.expiries()]
         crls = [one.expiry(path) for path, one in self._crls.values()]
         anchors = [expiry for one in self._anchors.values() for expiry in one.expiries()]
         return [*own, *(expiry for expiry in crls if expiry is not None), *anchors]
@@ -267,7 +286,7 @@ class _Reader:
             f"the certificate {one.subject} in {one.path} is sent alone, and its issuer, "
             f"{one.issuer}, is in no trust store here: if that is an intermediate CA, append its "
             "certificate to the file, or peers refuse ours"
-            for one in self._own.values()
+            for one in self.own.values()
             if known and one.alone and one.chain[0].get_issuer().der() not in known
         ]
         return [*self.files.notices, *strangers, *alone]

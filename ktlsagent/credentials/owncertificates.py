@@ -5,7 +5,7 @@ with its private key, unless that is in a token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -18,9 +18,10 @@ from ktlsagent.credentials.expiry import Expiry
 from ktlsagent.credentials.filekinds import OtherKind, lockedKey, otherKind
 from ktlsagent.credentials.files import Files, Named
 from ktlsagent.credentials.tokens import TokenKey
-from ktlsagent.profiles import CertificateFiles, Own
+from ktlsagent.profiles import CertificateFiles, Profile
 from ktlsagent.protocols.openssl import errorWords
 from ktlsagent.protocols.rehearsal import rehearse
+from ktlsagent.protocols.session import Role
 from ktlsagent.protocols.verification import describeIssuer, describeSubject
 
 CERTIFICATE = "x509.certificate"
@@ -113,23 +114,56 @@ class OwnFiles:
             )
 
 
-def readOwn(files: Files, section: str, own: Own, now: datetime) -> Sequence[OwnFiles]:
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """
+    Why a certificate of ours that is configured is not there.
+
+    @ivar found: what there is instead, in words.
+    @ivar begins: when it can be used; C{None} if nobody knows.
+    """
+
+    found: str
+    begins: datetime | None = None
+
+
+def readOwn(
+    files: Files, profile: Profile, now: datetime, inUse: Mapping[str, OwnFiles]
+) -> tuple[Sequence[OwnFiles], Missing | None]:
     """
     Read our certificates and keys.
 
+    What has to wait is no mistake.  A certificate whose time has not come is used from then
+    on, and what was in its file before is used until then.  A client's may be for mounts
+    that nobody has asked for yet: it may not be there at all.
+
     @param files: reads the files, and is told what is wrong with them.
-    @param section: the section that names them.
-    @param own: what it says about them.
+    @param profile: the profile that names them.
     @param now: the time of day.
-    @return: the certificates, as far as they can be used, in the same order.
+    @param inUse: what was read before, by the files of the certificates.
+    @return: the certificates, as far as they can be used, in the same order, and why one
+        of them cannot.
     """
+    section, own = profile.name, profile.own
+    optional = Role.CLIENT in profile.match.roles
     found: dict[str, OwnFiles] = {}
+    missing: Missing | None = None
     for pair in own.certificates:
+        if optional and pair.certificate not in inUse and _absent(files, pair):
+            missing = missing or _notThere(files, section, pair)
+            continue
         one = _readPair(files, section, pair, own.pin)
         if one is None:
             continue
         if not own.acceptExpired:
             one = _withoutOld(files, one, now)
+            begins = next(one.expiries()).notBefore
+            if begins > now:
+                missing = missing or _notYet(files, one, now)
+                before = inUse.get(one.path)
+                if before is None or next(before.expiries()).flaw(now):
+                    continue
+                one = before
         other = found.setdefault(one.kind, one)
         if other is not one:
             files.mistake(
@@ -145,7 +179,28 @@ def readOwn(files: Files, section: str, own: Own, now: datetime) -> Sequence[Own
                     f"{expiry.what} in {one.path}, which {flaw}",
                     "renew it, or set own_expired=accept",
                 )
-    return list(found.values())
+    return list(found.values()), missing
+
+
+def _absent(files: Files, pair: CertificateFiles) -> bool:
+    """Say whether neither a certificate nor its key is there; one alone is a mistake."""
+    both = (pair.certificate, pair.privateKey)
+    return all(path.startswith("/") and files.absent(path) for path in both)
+
+
+def _notThere(files: Files, section: str, pair: CertificateFiles) -> Missing:
+    files.notice(
+        f"[{section}] {CERTIFICATE}: {pair.certificate} is not there, nor its key: mounts with "
+        "xprtsec=mtls are refused until they are"
+    )
+    return Missing(f"neither {pair.certificate} nor {pair.privateKey}")
+
+
+def _notYet(files: Files, one: OwnFiles, now: datetime) -> Missing:
+    expiry = next(one.expiries())
+    found = f"{expiry.what} in {one.path}, which {expiry.flaw(now)}"
+    files.notice(f"{found}: it is used from then on; if that is wrong, look at the clock")
+    return Missing(found, expiry.notBefore)
 
 
 def _readPair(

@@ -11,7 +11,7 @@ from OpenSSL import crypto
 
 from ktlsagent.credentials.contexts import ProfileContexts
 from ktlsagent.credentials.latecontexts import LateContexts
-from ktlsagent.credentials.owncertificates import OwnFiles
+from ktlsagent.credentials.owncertificates import Missing, OwnFiles
 from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.profiles import Profile, Tolerated
@@ -40,6 +40,7 @@ class Parts:
     @ivar groups: names of the groups; empty: OpenSSL's own choice.
     @ivar store: what peers with certificates are judged by.
     @ivar own: our certificates.
+    @ivar missing: why one of them is not there.
     @ivar moments: when its CRLs begin and end.
     @ivar revocations: these CRLs.
     """
@@ -49,7 +50,8 @@ class Parts:
     suites: Sequence[str]
     groups: Sequence[str]
     store: crypto.X509Store
-    own: Sequence[OwnFiles]
+    own: Sequence[OwnFiles] = ()
+    missing: Missing | None = None
     moments: Sequence[datetime] = ()
     revocations: RevocationLists = field(default_factory=RevocationLists)
 
@@ -105,6 +107,7 @@ def makeContexts(parts: Parts) -> ProfileContexts:
         parts.profile,
         preSharedKey=parts.preSharedKeyContexts(),
         revocations=parts.revocations,
+        missing=parts.missing,
     )
     if parts.role is Role.CLIENT and AuthMode.UNAUTH in parts.modes:
         contexts = replace(contexts, anonymousClient=parts.context())

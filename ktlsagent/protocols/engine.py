@@ -13,10 +13,10 @@ from OpenSSL import SSL
 
 from ktlsagent.errors import (
     HandshakeError,
+    NotYet,
     PeerAlert,
     PeerMisbehaved,
     SessionUnusable,
-    TokenFailed,
 )
 from ktlsagent.protocols import failures, openssl
 from ktlsagent.protocols.context import SUNRPC, TLSContext
@@ -137,6 +137,8 @@ class TLSEngine:
             raise ValueError("a record after the end of the handshake")
         if self._refusal is not None:
             self._fail(self._refusal)
+            if isinstance(self._refusal, NotYet):
+                return b""
             self.alertSent = AlertDescription.INTERNAL_ERROR
             return plainAlert(AlertDescription.INTERNAL_ERROR)
         if self._gate is not None:
@@ -263,7 +265,7 @@ class TLSEngine:
         alert = failures.ALERTS.get(reason.code)
         if alert is not None:
             self.alertSent, output = alert, self._alert(alert)
-        elif isinstance(reason, TokenFailed) and self._role is Role.SERVER:
+        elif isinstance(reason, NotYet) and self._role is Role.SERVER:
             # A client that is told gives up, also for files that it has open.  One whose
             # connection is only closed tries again, and the token may be back by then.
             self.alertSent, output = None, b""

@@ -144,6 +144,13 @@ class IHandshakeKernel(Interface):
             what it says; a request is then answered already.
         """
 
+    def requireRoom() -> None:
+        """
+        See whether there is room for the descriptor of one more request.
+
+        @raise OutOfDescriptors: if there is none.
+        """
+
     def done(
         descriptor: int,
         status: int,
@@ -174,12 +181,73 @@ class IHandshakeKernel(Interface):
 
     def leave() -> None:
         """
-        Stop listening.  Requests that were accepted can still be answered.
+        Stop listening, and take no more requests.  Those that were accepted can still be
+        answered.
         """
 
     def close() -> None:
         """
         Stop listening and close the sockets.
+        """
+
+
+class IAnnouncements(Interface):
+    """
+    Where a service learns that requests wait: the kernel's READY, or a parent that
+    reads READY and shares the requests out among its workers.
+    """
+
+    def begin() -> None:
+        """
+        Be told from now on.
+
+        @raise StartError: if that is not possible here, with what to do.
+        """
+
+    def fileno() -> int:
+        """
+        @return: a descriptor that is readable while there is something to be heard.
+        """
+
+    def heard() -> None:
+        """
+        The descriptor was readable.
+        """
+
+    def due() -> int | None:
+        """
+        Find out whether requests wait.  Costs little: it is asked between steps.
+
+        @return: how many times to ask the kernel for one; C{None}: until nothing is pending.
+        @raise NetlinkError: if the kernel tells nothing any more.
+        """
+
+    def settled(left: int) -> None:
+        """
+        What was due has been done.
+
+        @param left: how many requests could not be asked for, as there is no room for them;
+            0 if there is.
+        """
+
+    def room() -> None:
+        """
+        There is room again, after C{left} was not 0.
+        """
+
+    def load(inFlight: int, latest: float, *, busy: bool, crowded: bool) -> None:
+        """
+        Hear how much there is to do.
+
+        @param inFlight: how many requests have not been answered.
+        @param latest: when the last one of them will have been, in the reactor's seconds.
+        @param busy: whether there is work that waits for nobody but the processor.
+        @param crowded: whether no more handshakes may begin before some have ended.
+        """
+
+    def end() -> None:
+        """
+        No more requests are asked for.
         """
 
 

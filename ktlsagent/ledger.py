@@ -17,6 +17,8 @@ class Ledger:
     @ivar descriptors: sockets of requests that are open.
     @ivar timers: timers of requests that are running.
     @ivar keyLinks: keyrings of requests that are linked into the process keyring.
+    @ivar latest: the latest deadline of all requests there ever were, in the reactor's
+        seconds: when it has passed, nothing is in flight.
     """
 
     accepted: int = 0
@@ -24,6 +26,7 @@ class Ledger:
     descriptors: int = 0
     timers: int = 0
     keyLinks: int = 0
+    latest: float = 0.0
 
     @property
     def inFlight(self) -> int:

@@ -100,6 +100,7 @@ class HandshakeNetlink:
         self._sequence = itertools.count(int.from_bytes(os.urandom(4), sys.byteorder))
         self._family = Family(0, {})
         self._doneAttributes: frozenset[int] = BASE_DONE_ATTRIBUTES
+        self._left = False
         self._ready: INetlinkSocket | None = None
         self._command: INetlinkSocket | None = None
 
@@ -107,6 +108,7 @@ class HandshakeNetlink:
         """See L{IHandshakeKernel}."""
         with self._starting():
             self._command = self._openSocket()
+            self._left = False
             self._family = self._getFamily()
             self._doneAttributes = self._getDoneAttributes()
 
@@ -203,6 +205,8 @@ class HandshakeNetlink:
 
     def accept(self) -> HandshakeRequest | None:
         """See L{IHandshakeKernel}."""
+        if self._left:
+            raise NetlinkError("ACCEPT", errno.EBADF, "the agent takes no more requests")
         spare = self._spareDescriptor()
         sequence = self._nextSequence()
         try:
@@ -219,6 +223,10 @@ class HandshakeNetlink:
         if refusal.errno == errno.EAGAIN:
             return None
         raise refusal
+
+    def requireRoom(self) -> None:
+        """See L{IHandshakeKernel}."""
+        self._spareDescriptor()
 
     def done(
         self,
@@ -269,6 +277,7 @@ class HandshakeNetlink:
 
     def leave(self) -> None:
         """See L{IHandshakeKernel}."""
+        self._left = True
         if self._ready is not None:
             self._ready.close()
             self._ready = None
@@ -362,7 +371,7 @@ class HandshakeNetlink:
         @return: the lowest number that is free.
         """
         try:
-            spare = os.dup(self.fileno())
+            spare = os.dup(self.commandDescriptor())
         except OSError as error:
             raise OutOfDescriptors(
                 f"expected room for one more descriptor, found {error}; raise LimitNOFILE"

@@ -142,6 +142,7 @@ class Upcall:
         # A reload in mid-handshake is for the requests to come.
         self._profiles = agent.configured.profiles
         self._deadline = now + policy.allowedSeconds(request)
+        agent.ledger.latest = max(agent.ledger.latest, self._deadline)
         self._report = Report(request, now)
         self._transport: UpcallTransport | None = None
         self._rings: list[int] = []

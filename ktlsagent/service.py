@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ktlsagent import __version__
+from ktlsagent.announcements import MOST_PENDING, ForeignSenders, Ready
+from ktlsagent.banner import sayReady
 from ktlsagent.bugs import logBug
 from ktlsagent.clocks import followsWallClock
 from ktlsagent.config import AgentConfig
@@ -26,13 +27,18 @@ from ktlsagent.errors import (
     OutOfDescriptors,
     StartError,
 )
-from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS, IKeyrings
+from ktlsagent.interfaces import (
+    IAgentReactor,
+    IAnnouncements,
+    IHandshakeKernel,
+    IKernelTLS,
+    IKeyrings,
+)
 from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ktls import KernelTLS
 from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.netlinksocket import NetlinkReader
-from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
 from ktlsagent.request import Agent, Upcall
 from ktlsagent.seldom import Seldom
@@ -42,9 +48,6 @@ from ktlsagent.texts import FIELD, NAME, cut
 
 _DRAIN_AGAIN_SECONDS = 0.1
 """When to look for requests again if there was no room for one more descriptor."""
-
-_MOST_PENDING = 50
-"""How many requests the kernel holds at the most (C{hn_pending_max})."""
 
 _HOPELESS = frozenset((errno.EPERM, errno.EBADF, errno.EPROTO))
 """Refusals of ACCEPT that are about us, not about one request."""
@@ -89,7 +92,7 @@ class AgentService(Service):
         keyrings: IKeyrings | None = None,
         tokens: Tokens | None = None,
         renew: Callable[[], None] | None = None,
-        following: bool = False,
+        announcements: IAnnouncements | None = None,
         adopt: Adopt = adoptSocket,
     ) -> None:
         """
@@ -106,20 +109,27 @@ class AgentService(Service):
         @param tokens: the tokens with keys of ours; by default the real ones.
         @param renew: has a new process take our place, when all requests are
             answered; called each time that only a new one can use a token.
-        @param following: whether it is a worker: its parent watches the files
-            and says what is to be said about all.
+        @param announcements: where a parent says that requests wait, if this is
+            a worker: the parent listens, watches the files and says what is to
+            be said about all.  By default this process does all that.
         @param adopt: makes a socket of a request's descriptor.
         """
         self.ledger = Ledger()
         self._reactor = reactor
         self._tokens = tokens or Tokens(reactor, renew=renew)
-        self._configured = Configured(reactor, config, self._tokens, reread, following=following)
-        self._following = following
+        self._following = announcements is not None
+        self._configured = Configured(
+            reactor, config, self._tokens, reread, following=self._following
+        )
         self._up = up
         self._fatal = fatal
         self._kernel = kernel or HandshakeNetlink()
         self._kernelTLS = kernelTLS or KernelTLS()
         self._keyrings = keyrings or Keyrings()
+        self._announcements = announcements or Ready(reactor, self._kernel)
+        self._steps = StepQueue(
+            reactor, lambda: self._configured.bounds, self._look, self._tellLoad
+        )
         self._agent = Agent(
             reactor,
             self._kernel,
@@ -128,13 +138,13 @@ class AgentService(Service):
             self._configured,
             self._tokens,
             self.ledger,
-            StepQueue(reactor, lambda: self._configured.bounds, self._look),
+            self._steps,
             adopt,
         )
         self._seldom = Seldom(reactor, self.log)
+        self._senders = ForeignSenders(reactor, self._kernel)
         self._readers: list[NetlinkReader] = []
         self._drainingAgain = False
-        self._foreign = 0
         self._idle: list[Deferred[None]] = []
 
     @property
@@ -154,8 +164,8 @@ class AgentService(Service):
         try:
             suites = self._kernelTLS.probe()
             self._configured.load(suites)
-            self._kernel.listen()
-            self._drain()
+            self._announcements.begin()
+            self._drain(None)
         except NetlinkError as error:
             self._kernel.close()
             raise StartError(_ACCEPT_REFUSED.format(error)) from error
@@ -166,7 +176,7 @@ class AgentService(Service):
             self.log.warn(_WALL_CLOCK)
         Service.startService(self)
         for descriptor, readable in (
-            (self._kernel.fileno(), self._ready),
+            (self._announcements.fileno(), self._heard),
             (self._kernel.commandDescriptor(), self._strays),
         ):
             reader = NetlinkReader(descriptor, readable, self._deaf)
@@ -187,6 +197,7 @@ class AgentService(Service):
         """
         Service.stopService(self)
         self._stopReading()
+        self._announcements.end()
         self._configured.stop()
         self._kernel.leave()
         if self.ledger.inFlight:
@@ -198,6 +209,12 @@ class AgentService(Service):
         else:
             idle = succeed(None)
         return idle.addCallback(lambda _ignored: self._stopped())
+
+    def secondsLeft(self) -> float:
+        """
+        @return: after how long everything that is in flight now has been answered.
+        """
+        return max(0.0, self.ledger.latest - self._reactor.seconds())
 
     def forked(self) -> None:
         """This is another process now, which stops: it needs the keyrings of what is in flight."""
@@ -228,21 +245,20 @@ class AgentService(Service):
         logBug(self.log, reason)
         self._giveUp(StartError("expected to wait for READY as long as the service runs"))
 
+    def _heard(self) -> None:
+        """Something was said about requests."""
+        self._announcements.heard()
+        self._ready()
+
     def _ready(self) -> None:
-        """See whether READY has come, and take what is pending if it has."""
+        """See whether requests wait, and take them if so."""
         try:
-            announced = self._kernel.readReady()
-            if announced is None:
-                self._seldom.warn(
-                    "READY notifications were lost (ENOBUFS): more requests came at once than the "
-                    "socket holds; whatever is pending is taken all the same, but requests may "
-                    "have been refused; if this comes again, give the agent more of the processor"
-                )
-            if announced != 0:
-                self._drain()
+            due = self._announcements.due()
+            if due != 0:
+                self._drain(due)
         except NetlinkError as error:
             self._giveUp(error)
-        self._tellForeign()
+        self._senders.tell()
 
     def _look(self) -> None:
         """There is more to be done, but requests that have come meanwhile are taken first."""
@@ -256,42 +272,33 @@ class AgentService(Service):
             self._seldom.warn(
                 "dropped {count} netlink messages that nobody asked for", count=strays
             )
-        self._tellForeign()
+        self._senders.tell()
 
-    def _tellForeign(self) -> None:
-        """Say it if others than the kernel have sent something."""
-        if self._kernel.foreign != self._foreign:
-            self._foreign = self._kernel.foreign
-            self._seldom.warn(
-                "dropped netlink messages that are not the kernel's, {count} so far, the last one "
-                "from port {port} (mostly a process id): somebody who may administer this "
-                "network namespace sends them; look for that process",
-                count=self._foreign,
-                port=self._kernel.foreigner,
-            )
-
-    def _drain(self) -> None:
+    def _drain(self, due: int | None) -> None:
         """
-        Take every pending request, before anything is done about one.
+        Take requests, before anything is done about one.
 
+        @param due: how many to ask for; C{None}: until nothing is pending.
         @raise NetlinkError: if the kernel does not let us at all.
         """
         taken: list[HandshakeRequest] = []
         try:
-            self._take(taken)
+            left = self._take(taken, due)
         finally:
             for request in taken:
                 self._serve(request)
+        self._tellLoad()
+        self._announcements.settled(left)
 
-    def _take(self, taken: list[HandshakeRequest]) -> None:
-        """Take requests until nothing is pending, and note them one by one."""
+    def _take(self, taken: list[HandshakeRequest], due: int | None) -> int:
+        """Note requests one by one, and say how many are left that there is no room for."""
         refused = 0
-        while refused < _MOST_PENDING:
+        while due is None or len(taken) + refused < due:
             try:
                 request = self._kernel.accept()
             except OutOfDescriptors as error:
                 self._drainLater(error)
-                return
+                return MOST_PENDING if due is None else due - len(taken) - refused
             except MalformedRequest as error:
                 self.log.error("a request cannot be read: {reason}", reason=cut(str(error), NAME))
                 request = HandshakeRequest(
@@ -308,14 +315,17 @@ class AgentService(Service):
                     reason=cut(str(error), NAME),
                     advice=_ACCEPT_ADVICE.get(error.errno, ""),
                 )
-                continue
+                if refused < MOST_PENDING:
+                    continue
+                self._drainLater(AgentError("too many requests could not be handed over"))
+                return MOST_PENDING
             if request is None:
-                return
+                return 0
             taken.append(request)
-        self._drainLater(AgentError("too many requests could not be handed over"))
+        return 0
 
     def _drainLater(self, reason: AgentError) -> None:
-        """Leave requests with the kernel for a while."""
+        """Leave requests to others, or with the kernel for a while."""
         if not self._drainingAgain:
             self._drainingAgain = True
             self._seldom.warn("no request is accepted for now: {reason}", reason=str(reason))
@@ -325,9 +335,12 @@ class AgentService(Service):
         self._drainingAgain = False
         if self._readers:
             try:
-                self._drain()
-            except NetlinkError as error:
-                self._giveUp(error)
+                self._kernel.requireRoom()
+            except OutOfDescriptors as error:
+                self._drainLater(error)
+            else:
+                self._announcements.room()
+                self._ready()
 
     def _serve(self, request: HandshakeRequest) -> None:
         """Start a request's story."""
@@ -341,10 +354,18 @@ class AgentService(Service):
         """A request's story has ended."""
         if isinstance(result, Failure):
             logBug(self.log, result)
+        self._tellLoad()
         if not self.ledger.inFlight:
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)
+
+    def _tellLoad(self) -> None:
+        """Say how much there is to do."""
+        steps, ledger = self._steps, self.ledger
+        self._announcements.load(
+            ledger.inFlight, ledger.latest, busy=steps.busy, crowded=steps.crowded
+        )
 
     def _giveUp(self, error: AgentError) -> None:
         """The netlink sockets are of no use any more."""
@@ -361,38 +382,3 @@ class AgentService(Service):
     def _stopped(self) -> None:
         self._kernel.close()
         self.log.info("stopped: {ledger}", ledger=str(self.ledger))
-
-
-def sayReady(
-    log: Logger,
-    kernel: IHandshakeKernel,
-    keyrings: IKeyrings,
-    suites: frozenset[str],
-    workers: int = 1,
-) -> None:
-    """
-    Say that requests are served, and what may be in their way.
-
-    @param log: where to say it.
-    @param kernel: the handshake family.
-    @param keyrings: the process keyring.
-    @param suites: the cipher suites that the running kernel takes.
-    @param workers: how many processes serve them.
-    """
-    restriction = keyrings.restriction()
-    if restriction is not None:
-        log.warn("{restriction}", restriction=restriction)
-    others = kernel.otherListeners()
-    if others:
-        log.warn(
-            "another handshake agent listens in this network namespace (netlink port "
-            "{ports}, mostly its process id): requests are shared between the two; stop one "
-            "of them",
-            ports=", ".join(str(port) for port in others),
-        )
-    log.info(
-        "ktlsagent {version} ready: kTLS takes {suites}{workers}",
-        version=__version__,
-        suites=", ".join(name for name in CIPHER_SUITES if name in suites),
-        workers=f"; {workers} workers" if workers > 1 else "",
-    )

@@ -86,21 +86,32 @@ class Turn(Place):
 
 
 class StepQueue:
-    """Requests that wait for their turn, and the steps of those that have it."""
+    """
+    Requests that wait for their turn, and the steps of those that have it.
+
+    @ivar busy: whether there is something to do that waits for the processor only.
+    """
 
     log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, bounds: Callable[[], Bounds], look: Callable[[], None]
+        self,
+        clock: IReactorTime,
+        bounds: Callable[[], Bounds],
+        look: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         """
         @param clock: gives the turns.
         @param bounds: says how many handshakes may be in progress.
         @param look: called between steps: lets new requests get into the line.
+        @param changed: called when L{busy} or L{crowded} may be others than before.
         """
+        self.busy = False
         self._clock = clock
         self._bounds = bounds
         self._look = look
+        self._changed = changed
         self._order = itertools.count()
         self._steps: list[tuple[int, float, int, Turn, Step]] = []
         self._line: FairLine[Turn] = FairLine()
@@ -109,6 +120,11 @@ class StepQueue:
         self._running = False
         self._left = STEPS_PER_TURN
         self._looked = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no more handshakes may begin before some have ended."""
+        return self._line.begun >= self._bounds().most
 
     def turn(self, peer: Hashable, deadline: float) -> Turn:
         """
@@ -164,6 +180,7 @@ class StepQueue:
     def _callSoon(self) -> None:
         if not self._called:
             self._called = True
+            self._setBusy(True)
             self._clock.callLater(0, self._reactorsTurn)
 
     def _reactorsTurn(self) -> None:
@@ -176,6 +193,7 @@ class StepQueue:
         if self._running:
             return
         self._running = True
+        self._setBusy(True)
         try:
             step = choose() if self._left else None
             while step is not None:
@@ -186,6 +204,12 @@ class StepQueue:
         finally:
             self._running = False
             self._callIfNeeded()
+            self._setBusy(self._called)
+
+    def _setBusy(self, busy: bool) -> None:  # noqa: FBT001 - what its name says
+        if self.busy is not busy:
+            self.busy = busy
+            self._changed()
 
     def _lookIfNeeded(self) -> None:
         now = self._clock.seconds()

@@ -134,7 +134,7 @@ class ProgramService(Service):
         # Threads that wait for a token would be lost in another process.
         if self._hurries and not stopped.called and not self._agent.usedTokens:
             try:
-                if not forkOff(self._reactor):
+                if not forkOff(self._reactor, self._agent.secondsLeft()):
                     self._agent.forget()
                     return succeed(None)
             except OSError as error:

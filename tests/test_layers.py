@@ -141,10 +141,12 @@ LAYERS: dict[str, str] = {
         "configured credentials.contexts credentials.latecontexts errors interfaces keyrings "
         "keys ledger peers.peerrules policy profiles protocols report sockets stepqueue"
     ),
+    "announcements": "interfaces seldom",
+    "banner": "__init__ interfaces protocols",
     "service": (
-        "__init__ bugs clocks config configured credentials.latecontexts errors interfaces "
-        "keyrings ktls ledger netlink netlinksocket protocols request seldom sockets stepqueue "
-        "texts"
+        "announcements banner bugs clocks config configured credentials.latecontexts errors "
+        "interfaces keyrings ktls ledger netlink netlinksocket protocols request seldom sockets "
+        "stepqueue texts"
     ),
     "watch": "bugs interfaces notify",
     "lean": "",
@@ -152,12 +154,20 @@ LAYERS: dict[str, str] = {
     "processes.remainder": "",
     "processes.template": "lean",
     "processes.channel": "config",
+    "processes.slot": "interfaces",
+    "processes.dispatcher": "announcements processes.slot",
+    "processes.workerchannel": "processes.channel processes.dispatcher processes.slot",
     "processes.worker": (
-        "bugs clocks config credentials.tokenload errors lean netlink processes.channel service"
+        "bugs clocks config credentials.tokenload errors lean processes.channel processes.slot "
+        "service"
+    ),
+    "processes.supervisor": (
+        "config errors processes.channel processes.dispatcher processes.slot "
+        "processes.template processes.worker processes.workerchannel"
     ),
     "processes.workers": (
-        "config configured errors interfaces keyrings ktls netlink processes.channel "
-        "processes.template processes.worker service"
+        "announcements banner bugs config configured errors interfaces keyrings ktls netlink "
+        "netlinksocket processes.supervisor processes.template"
     ),
     "tap": (
         "__init__ bugs clocks config errors interfaces lean netlink processes.remainder "

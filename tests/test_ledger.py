@@ -29,6 +29,8 @@ class LedgerTests(SynchronousTestCase):
     def test_heldThings(self) -> None:
         """Each thing that is held or owed alone unbalances the books."""
         for each in fields(Ledger):
+            if each.name == "latest":
+                continue
             self.assertFalse(Ledger(**{each.name: 1}).balanced(), each.name)
 
     def test_text(self) -> None:

@@ -21,7 +21,7 @@ from ktlsagent.processes import remainder
 
 class InFlight(DatagramProtocol):
     def datagramReceived(self, data, address):
-        print(data.decode(), os.getpid() != first, os.getppid() != first, signal.alarm(0) > 0,
+        print(data.decode(), os.getpid() != first, os.getppid() != first, signal.alarm(0) > 3600,
             flush=True)
         os._exit(0)
 
@@ -39,7 +39,7 @@ class Hopeless:
 
 def leave():
     try:
-        new = remainder.forkOff(reactor)
+        new = remainder.forkOff(reactor, 3600.5)
     except OSError as error:
         print("failed", errno.errorcode[error.errno], flush=True)
         new = True

@@ -23,9 +23,10 @@ class StepQueueTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.bounds = Bounds(10, 10)
-        self.queue = StepQueue(self.clock, lambda: self.bounds, self.look)
+        self.queue = StepQueue(self.clock, lambda: self.bounds, self.look, self.changed)
         self.ran: list[str] = []
         self.looks = 0
+        self.changes: list[tuple[bool, bool]] = []
         self.coming: list[str] = []
 
     def look(self) -> None:
@@ -33,6 +34,10 @@ class StepQueueTestCase(SynchronousTestCase):
         self.looks += 1
         while self.coming:
             self.wait(self.coming.pop())
+
+    def changed(self) -> None:
+        """Note whether there is something to do, and whether nobody may begin."""
+        self.changes.append((self.queue.busy, self.queue.crowded))
 
     def hold(self, turn: Turn) -> None:
         """
@@ -308,3 +313,28 @@ class TurnTests(StepQueueTestCase):
         self.wait("other", peer="other")
         self.turns()
         self.assertEqual(self.ran, ["other"])
+
+
+class BusyTests(StepQueueTestCase):
+    """What others may know of it."""
+
+    def test_busy(self) -> None:
+        """It is busy from when a turn is to come until nothing is left to do."""
+        turn = self.wait("a")
+        self.assertTrue(self.queue.busy)
+        self.clock.advance(0)
+        self.assertFalse(self.queue.busy)
+        turn.run(lambda: self.changes.append((self.queue.busy, self.queue.crowded)))
+        self.assertEqual(
+            self.changes, [(True, False), (False, False)] + [(True, False)] * 2 + [(False, False)]
+        )
+
+    def test_crowded(self) -> None:
+        """It is crowded while as many are in progress as may be."""
+        self.bounds = Bounds(2, 2)
+        turns = [self.wait(name) for name in "ab"]
+        self.clock.advance(0)
+        self.assertTrue(self.queue.crowded)
+        self.assertEqual(self.changes[-1], (False, True))
+        self.queue.end(turns[0])
+        self.assertFalse(self.queue.crowded)

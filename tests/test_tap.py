@@ -238,7 +238,7 @@ class ProgramTests(AgentTestCase):
             self.agents.remove(self.running)
             self.successResultOf(program.stopService())
 
-    def leave(self, fork: Callable[[object], bool]) -> tuple[Deferred[None], list[object]]:
+    def leave(self, fork: Callable[[object, float], bool]) -> tuple[Deferred[None], list[object]]:
         """
         End a program at once with a request in flight.
 
@@ -265,7 +265,7 @@ class ProgramTests(AgentTestCase):
 
     def test_leaves(self) -> None:
         """SIGQUIT ends the program at once, and what is in flight is not answered by it."""
-        stopped, called = self.leave(lambda _reactor: False)
+        stopped, called = self.leave(lambda _reactor, _seconds: False)
         self.successResultOf(stopped)
         self.assertEqual((len(called), self.kernel.sockets), (1, []))
         self.reactor.advance(5)
@@ -275,7 +275,14 @@ class ProgramTests(AgentTestCase):
 
     def test_finishes(self) -> None:
         """The new process answers what is in flight, and then ends without clearing up."""
-        stopped, called = self.leave(lambda _reactor: True)
+        waits: list[float] = []
+
+        def fork(_reactor: object, seconds: float) -> bool:
+            waits.append(seconds)
+            return True
+
+        stopped, called = self.leave(fork)
+        self.assertEqual(waits, [4.5])
         self.assertNoResult(stopped)
         self.assertEqual(called[1], ("not", tap._startAgain))
         self.assertEqual(len(called), 3)
@@ -287,7 +294,7 @@ class ProgramTests(AgentTestCase):
     def test_cannotLeave(self) -> None:
         """If there can be no new process, the program ends when it has answered all."""
 
-        def fork(_reactor: object) -> bool:
+        def fork(_reactor: object, _seconds: float) -> bool:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
         stopped, called = self.leave(fork)
@@ -299,7 +306,7 @@ class ProgramTests(AgentTestCase):
 
     def test_nothingToLeave(self) -> None:
         """Nobody forks if nothing is in flight, or threads may wait for a token."""
-        self.patch(tap, "forkOff", lambda _reactor: self.fail("forked"))
+        self.patch(tap, "forkOff", lambda _reactor, _seconds: self.fail("forked"))
         self.patch(atexit, "register", lambda *_arguments: None)
         for used in False, True:
             program, _reactor = self.program()
@@ -320,7 +327,7 @@ class ProgramTests(AgentTestCase):
         kept: list[int] = []
         self.patch(atexit, "register", lambda _call, *arguments: kept.extend(arguments))
         self.patch(tap, "_exitAtOnce", lambda: None)
-        self.patch(tap, "forkOff", lambda _reactor: True)
+        self.patch(tap, "forkOff", lambda _reactor, _seconds: True)
         program, _reactor = self.program()
         program.startService()
         self.serve()
@@ -469,7 +476,8 @@ if sys.argv[1] == "restart":
         held = os.memfd_create("held")
         os.write(held, b"again")
     program._agent = SimpleNamespace(listener=lambda: held, forget=lambda: None,
-        stopService=Deferred, usedTokens=False, forked=lambda: reactor.callLater(0.5, finish))
+        stopService=Deferred, usedTokens=False, secondsLeft=lambda: 1.0,
+        forked=lambda: reactor.callLater(0.5, finish))
     program.log = SimpleNamespace(info=lambda *_ignored, **_more: None)
     finish = lambda: (print("finished", os.getpid() != program.pid, flush=True), os._exit(0))
     program.pid = os.getpid()

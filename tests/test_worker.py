@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections import deque
 from io import StringIO
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
 from ktlsagent.config import AgentConfig
-from ktlsagent.errors import AgentError, StartError
+from ktlsagent.errors import AgentError, OutOfDescriptors, StartError
+from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.channel import encodeConfig
+from ktlsagent.processes.slot import Slot
 from ktlsagent.processes.worker import Worker
 from ktlsagent.service import AgentService
 from tests.support import certificates
@@ -45,11 +47,13 @@ class WorkerTests(AgentTestCase):
     """Tests for L{Worker}."""
 
     def setUp(self) -> None:
+        self.slot = Slot.make()
+        self.addCleanup(self.slot.close)
         super().setUp()
         self.output = StringIO()
         self.patch(sys, "__stdout__", self.output)
         self.ending = StoppingReactor()
-        self.worker = Worker(self.ending, self.make)
+        self.worker = Worker(self.ending, self.make, self.slot)
         self.parent = StringTransport()
         self.worker.makeConnection(self.parent)
 
@@ -61,7 +65,7 @@ class WorkerTests(AgentTestCase):
         @param arguments: for its constructor.
         @return: the agent.
         """
-        return self.agent(config, following=True, **arguments)
+        return self.agent(config, **arguments)
 
     def load(self, config: AgentConfig) -> None:
         """
@@ -71,6 +75,16 @@ class WorkerTests(AgentTestCase):
         """
         self.worker.dataReceived(b"load " + encodeConfig(config) + b"\n")
         self.reactor.settle()
+
+    def give(self, number: int = 1) -> None:
+        """
+        Give the worker tokens, as its parent does.
+
+        @param number: how many.
+        """
+        for _token in range(number):
+            self.slot.give()
+        self.slot.ring()
 
     def said(self) -> list[bytes]:
         """
@@ -93,15 +107,130 @@ class WorkerTests(AgentTestCase):
     def test_serves(self) -> None:
         """With a configuration it starts, and serves what the kernel asks."""
         self.load(self.configuration(certificates.server()))
-        self.assertEqual(self.said(), [b"up %d" % os.getpid()])
+        self.assertEqual(self.said(), [b"up "])
         upcall, client = self.serve()
+        self.give()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
+
+    def test_asksOncePerToken(self) -> None:
+        """It takes a request for each token, and leaves others to others."""
+        self.load(self.configuration(certificates.server()))
+        asked = [self.serve() for _request in range(3)]
+        self.reactor.settle()
+        self.assertEqual(len(self.kernel.pending), 3)
+        self.give(2)
+        self.run_(*(client for _upcall, client in asked[:2]))
+        self.assertEqual([upcall.status for upcall, _client in asked], [0, 0, None])
+        self.assertEqual(self.slot.outstanding, 0)
+
+    def test_tokenForNothing(self) -> None:
+        """A token for a request that somebody else has taken does no harm."""
+        self.load(self.configuration())
+        self.give(5)
+        self.reactor.settle()
+        self.assertEqual((self.slot.outstanding, self.slot.closed), (0, False))
+
+    def test_takesWhatIsPending(self) -> None:
+        """A new worker takes what waits already, without a token."""
+        upcall, client = self.serve()
+        self.load(self.configuration(certificates.server()))
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_looksBetweenSteps(self) -> None:
+        """A token is seen between two steps, without a turn of the reactor."""
+        self.load(self.configuration(certificates.server()))
+        self.serve()
+        self.slot.give()
+        self.agents[0]._look()
+        self.assertEqual(self.slot.outstanding, 0)
+        self.assertEqual(self.kernel.pending, deque())
+        self.reactor.turn(4.6)
+
+    def test_tellsItsLoad(self) -> None:
+        """The parent knows how many requests are in flight, and until when."""
+        self.load(self.configuration())
+        self.ask(SERVERHELLO)
+        self.give()
+        self.reactor.settle()
+        self.assertEqual(self.slot.rank, (False, False, 1))
+        self.assertEqual(self.slot.latest, 5)
+        self.reactor.turn(4.6)
+        self.assertEqual(self.slot.rank, (False, False, 0))
+
+    def test_noRoom(self) -> None:
+        """
+        Without a free descriptor it gives its tokens back at once, and tells when it
+        has room again.
+        """
+        self.load(self.configuration(certificates.server()))
+        self.said()
+        upcall, client = self.serve()
+        self.serve()
+        self.patch(HandshakeNetlink, "_spareDescriptor", self.refuse)
+        self.give(2)
+        self.reactor.turn()
+        self.assertEqual(self.said(), [b"back 2"])
+        self.assertEqual((self.slot.closed, self.slot.outstanding), (True, 0))
+        self.reactor.turn(0.1)
+        self.assertEqual(self.said(), [])
+        self.patch(HandshakeNetlink, "_spareDescriptor", lambda _kernel: -1)
+        self.reactor.turn(0.1)
+        self.assertEqual((self.said(), self.slot.closed), ([b"room "], False))
+        self.assertIsNone(upcall.descriptor)
+        self.give(2)
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+        self.reactor.turn(4.6)
+
+    @staticmethod
+    def refuse(_kernel: object) -> None:
+        """
+        Have no room.
+
+        @param _kernel: the kernel.
+        @raise OutOfDescriptors: always.
+        """
+        raise OutOfDescriptors("no room")
+
+    def test_noRoomAtTheStart(self) -> None:
+        """One that cannot take what waits already has all others look for it."""
+        self.patch(HandshakeNetlink, "_spareDescriptor", self.refuse)
+        self.load(self.configuration())
+        self.assertEqual(self.said(), [b"back 50", b"up "])
+        self.worker.dataReceived(b"stop\n")
+        self.agents.clear()
+
+    def test_stopsWithTokens(self) -> None:
+        """When it stops it gives back what it has not taken, and takes nothing any more."""
+        self.load(self.configuration())
+        self.said()
+        self.slot.give()
+        self.serve()
+        self.worker.dataReceived(b"stop\n")
+        self.assertEqual(self.said(), [b"back 1"])
+        self.assertTrue(self.slot.closed)
+        self.assertEqual(len(self.kernel.pending), 1)
+        self.stopped()
+
+    def test_kernelRefuses(self) -> None:
+        """If the kernel does not let it take requests any more, others get its tokens."""
+        self.load(self.configuration())
+        self.said()
+        self.kernel.privileged = False
+        self.give(2)
+        self.reactor.settle()
+        self.assertEqual(self.said(), [b"back 2"])
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
+        self.stopped()
 
     def test_leavesTheTalkingToTheParent(self) -> None:
         """What is said about all workers only the parent says; handshakes each says itself."""
         self.load(self.configuration(certificates.server()))
         _upcall, client = self.serve()
+        self.give()
         self.run_(client)
         texts = [eventAsText(event) for event in self.events]
         self.assertEqual([text for text in texts if "handshake ok" not in text], [])
@@ -114,6 +243,7 @@ class WorkerTests(AgentTestCase):
         self.load(self.configuration(certificates.server()))
         self.assertEqual(self.said(), [b"loaded yes"])
         upcall, client = self.serve()
+        self.give()
         self.run_(client)
         self.assertEqual(upcall.status, 0)
 
@@ -137,10 +267,39 @@ class WorkerTests(AgentTestCase):
         self.lost()
         self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
 
+    def test_failsAndIsToldAgain(self) -> None:
+        """A worker that could not start does not begin again, and takes nothing, till it ends."""
+        self.kernelTLS.unavailable = StartError("no kTLS here")
+        self.load(self.configuration())
+        self.kernelTLS.unavailable = None
+        self.serve()
+        self.give()
+        self.load(self.configuration(certificates.server()))
+        self.assertEqual(self.said(), [b"failed "])
+        self.assertEqual(len(self.kernel.pending), 1)
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
+
+    def test_loadAfterStop(self) -> None:
+        """What comes after an order to stop is nothing to begin with, nor to reload."""
+        self.worker.dataReceived(b"stop\n")
+        self.load(self.configuration())
+        self.assertEqual((self.said(), self.agents), ([], []))
+
+    def test_bugInStart(self) -> None:
+        """A bug in the start ends the worker with a failure, and the parent hears of it."""
+        self.kernelTLS.unavailable = ZeroDivisionError()  # type: ignore[assignment]
+        self.load(self.configuration())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.said(), [b"failed "])
+        self.lost()
+        self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
+
     def test_stops(self) -> None:
         """It finishes what it has begun, closes the channel, and ends."""
         self.load(self.configuration(certificates.server()))
         upcall, client = self.serve()
+        self.give()
         client.turn()
         self.reactor.turn()
         self.worker.dataReceived(b"stop\n")
@@ -174,6 +333,7 @@ class WorkerTests(AgentTestCase):
         """If the parent goes, it finishes what it has begun, and ends."""
         self.load(self.configuration())
         upcall, _far = self.ask(SERVERHELLO)
+        self.give()
         self.run_()
         self.lost()
         self.assertEqual(self.ending.stopped, 0)
@@ -190,6 +350,7 @@ class WorkerTests(AgentTestCase):
         """A parent that goes while it finishes changes nothing."""
         self.load(self.configuration())
         _upcall, _far = self.ask(SERVERHELLO)
+        self.give()
         self.run_()
         self.worker.dataReceived(b"stop\n")
         self.lost()
@@ -233,16 +394,18 @@ SCRIPT = """
 import ctypes, os, shutil, socket, sys, time
 import _ctypes
 from ktlsagent.processes import worker
+from ktlsagent.processes.slot import Slot
 
 provider = shutil.copy(_ctypes.__file__, sys.argv[1])
 ctypes.CDLL(provider)
 near, far = socket.socketpair()
-ready = os.memfd_create("ready")
+slot = Slot.make()
 pid = os.fork()
 if pid == 0:
     near.close()
-    worker.run(far.detach(), ready)
+    worker.run(far.detach(), slot.memory, slot.bell)
 far.close()
+print(near.recv(1000) == b"pid %d\\n" % pid)
 ours = open("/proc/self/cmdline", "rb").read()
 while open(f"/proc/{pid}/cmdline", "rb").read() == ours:
     time.sleep(0.01)
@@ -271,19 +434,20 @@ class AnewTests(SynchronousTestCase):
             timeout=60,
             check=False,
         )
-        self.assertEqual((ended.stdout, ended.stderr), ("0\nb'' 0\n", ""))
+        self.assertEqual((ended.stdout, ended.stderr), ("True\n0\nb'' 0\n", ""))
 
 
 CLOCK = """
 import os, socket, time
 from ktlsagent.processes import worker
 
-def made(reactor, makeAgent):
+def made(reactor, makeAgent, slot):
     print(reactor.seconds is time.monotonic, flush=True)
     os._exit(0)
 
 worker.Worker = made
-worker.be(socket.socket().detach(), 0)
+slot = worker.Slot.make()
+worker.be(socket.socket().detach(), slot.memory, slot.bell)
 """
 
 

@@ -5,20 +5,21 @@ what is in flight, so that nobody who comes after has to wait for it.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 from contextlib import suppress
 from typing import Any
 
-_LONGEST_SECONDS = 15
-"""After what time a remainder is ended by force: all deadlines are over by then."""
+_SPARE_SECONDS = 5
+"""How much longer than it has to a remainder may take before it is ended by force."""
 
 _OTHERS: list[object] = []
 """What is the remainder's from now on; it must not be finalized here, too."""
 
 
-def forkOff(reactor: Any) -> bool:  # noqa: ANN401 - it has no type
+def forkOff(reactor: Any, seconds: float) -> bool:  # noqa: ANN401 - it has no type
     """
     Fork, and leave all that the reactor waits for to the new process, which is
     nobody's child that somebody would have to wait for.
@@ -27,6 +28,7 @@ def forkOff(reactor: Any) -> bool:  # noqa: ANN401 - it has no type
     clearing up.  There must be no thread that is needed any more.
 
     @param reactor: the reactor, which does not run anything until this returns.
+    @param seconds: for how long there is something to wait for at the most.
     @return: whether this is the new process.
     @raise OSError: if there cannot be one; all is as before then.
     """
@@ -35,7 +37,7 @@ def forkOff(reactor: Any) -> bool:  # noqa: ANN401 - it has no type
     # later is removed for the other, too.
     reactor.removeAll()
     try:
-        new = _fork()
+        new = _fork(math.ceil(seconds) + _SPARE_SECONDS)
     except OSError:
         _wait(reactor, readers, writers)
         raise
@@ -46,7 +48,7 @@ def forkOff(reactor: Any) -> bool:  # noqa: ANN401 - it has no type
     return new
 
 
-def _fork() -> bool:
+def _fork(seconds: int) -> bool:
     """Fork twice: whoever adopts the second one waits for it."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -63,7 +65,7 @@ def _fork() -> bool:
     _endFirst()
     # Whatever may go wrong in a copy of a process, it does not stay for ever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_LONGEST_SECONDS)
+    signal.alarm(seconds)
     return True
 
 

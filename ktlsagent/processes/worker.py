@@ -29,10 +29,10 @@ from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials import tokenload
-from ktlsagent.errors import AgentError, ConfigError, StartError
+from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.lean import settle
-from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.channel import Channel, decodeConfig
+from ktlsagent.processes.slot import Slot, SlotAnnouncements
 from ktlsagent.service import AgentService
 
 _ANEW: Final = (
@@ -45,7 +45,7 @@ _STALE: list[object] = []
 """What was the parent's; it must not be finalized here."""
 
 
-def run(channel: int, ready: int) -> NoReturn:
+def run(channel: int, memory: int, bell: int) -> NoReturn:
     """
     Become a worker, after the fork.
 
@@ -54,22 +54,26 @@ def run(channel: int, ready: int) -> NoReturn:
     program of its own, which shares nothing with others.
 
     @param channel: descriptor of the channel to the parent.
-    @param ready: descriptor of the socket for READY.
+    @param memory: descriptor of the slot's page.
+    @param bell: descriptor of the slot's bell.
     """
+    # First of all, for whatever comes next may hang.
+    os.write(channel, b"pid %d\n" % os.getpid())
     if not tokenload.providers():
-        be(channel, ready)
-    for descriptor in (channel, ready):
+        be(channel, memory, bell)
+    for descriptor in (channel, memory, bell):
         os.set_inheritable(descriptor, True)
-    arguments = [json.dumps(sys.path), str(channel), str(ready)]
+    arguments = [json.dumps(sys.path), str(channel), str(memory), str(bell)]
     os.execv(sys.executable, [sys.executable, "-c", _ANEW, *arguments])  # noqa: S606 - it is this program
 
 
-def be(channel: int, ready: int) -> NoReturn:
+def be(channel: int, memory: int, bell: int) -> NoReturn:
     """
     Be a worker, to the end of the process.
 
     @param channel: descriptor of the channel to the parent.
-    @param ready: descriptor of the socket for READY.
+    @param memory: descriptor of the slot's page.
+    @param bell: descriptor of the slot's bell.
     """
     _STALE.append(sys.modules.pop("twisted.internet.reactor", None))
     default.install()
@@ -80,18 +84,14 @@ def be(channel: int, ready: int) -> NoReturn:
     for observer in list(globalLogPublisher._observers):
         _STALE.append(observer)
         globalLogPublisher.removeObserver(observer)
-    worker = Worker(reactor, lambda **seams: _agent(reactor, ready, **seams))
+    slot = Slot(memory, bell)
+    worker = Worker(reactor, lambda **seams: AgentService(reactor, **seams), slot)
     globalLogPublisher.addObserver(cast(ILogObserver, worker.report))
     factory = Factory.forProtocol(lambda: worker)
     reactor.adoptStreamConnection(channel, socket.AF_UNIX, factory)
     os.close(channel)
     reactor.run(installSignalHandlers=False)
     os._exit(worker.status)
-
-
-def _agent(reactor: Any, ready: int, **seams: Any) -> AgentService:  # noqa: ANN401
-    """Make the agent of a real worker."""
-    return AgentService(reactor, kernel=HandshakeNetlink(inherited=ready), following=True, **seams)
 
 
 class Worker(Channel):
@@ -107,15 +107,18 @@ class Worker(Channel):
         self,
         reactor: Any,  # noqa: ANN401 - it has no type
         makeAgent: Callable[..., AgentService],
+        slot: Slot,
     ) -> None:
         """
         @param reactor: the worker's reactor, which is stopped at the end.
-        @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal} and
-            C{renew}.
+        @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal}, C{renew}
+            and C{announcements}.
+        @param slot: what it shares with the parent.
         """
         self.status = 0
         self._reactor = reactor
         self._makeAgent = makeAgent
+        self._announcements = SlotAnnouncements(slot, self.say)
         self._agent: AgentService | None = None
         self._config = AgentConfig()
         self._stopping = False
@@ -132,7 +135,7 @@ class Worker(Channel):
         """
         if word == "stop":
             self._stop()
-        elif word == "load":
+        elif word == "load" and not self._stopping:
             self._config = decodeConfig(value)
             if self._agent is None:
                 self._start()
@@ -168,22 +171,29 @@ class Worker(Channel):
             reread=lambda: self._config,
             fatal=self._fatal,
             renew=lambda: self.say("renew"),
+            announcements=self._announcements,
         )
         try:
             self._agent.startService()
         except (ConfigError, StartError) as error:
             self.log.critical("a worker cannot start: {reason}", reason=str(error))
-            self._agent = None
-            self.say("failed")
-            self._fatal(error)
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - the parent has to hear of it
+            logBug(self.log, Failure())
+            self._failed(error)
         else:
             settle()
-            self.say("up", b"%d" % os.getpid())
+            self.say("up")
+
+    def _failed(self, error: Exception) -> None:
+        """Say that there will be no worker, and end."""
+        self.say("failed")
+        self._fatal(error)
 
     async def _reload(self, agent: AgentService) -> None:
         self.say("loaded", b"yes" if await agent.reload() else b"no")
 
-    def _fatal(self, _error: AgentError) -> None:
+    def _fatal(self, _error: Exception) -> None:
         """End with a failure; the reason has been logged."""
         self.status = 1
         self._stop()

@@ -87,6 +87,19 @@ int bind(int fd, const struct sockaddr *address, socklen_t length)
 	return is_ours(fd) ? 0 : real(fd, address, length);
 }
 
+int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+	REAL(connect);
+
+	return is_ours(fd) && address->sa_family == AF_NETLINK ? 0 : real(fd, address, length);
+}
+
+/* The netlink port of a socket, which answers bear. */
+static uint32_t port_of(int fd)
+{
+	return getpid() + (fd << 22);
+}
+
 static void name_kernel(struct sockaddr_nl *address, socklen_t *length, uint32_t port)
 {
 	struct sockaddr_nl named = { .nl_family = AF_NETLINK, .nl_pid = port };
@@ -103,7 +116,7 @@ int getsockname(int fd, struct sockaddr *address, socklen_t *length)
 
 	if (!is_ours(fd))
 		return real(fd, address, length);
-	name_kernel((struct sockaddr_nl *)address, length, getpid() + (fd << 22));
+	name_kernel((struct sockaddr_nl *)address, length, port_of(fd));
 	return 0;
 }
 
@@ -229,7 +242,7 @@ static void answer(int fd, const struct nlmsghdr *question, int error)
 	answer->header.nlmsg_len = sizeof(*answer);
 	answer->header.nlmsg_type = NLMSG_ERROR;
 	answer->header.nlmsg_seq = question->nlmsg_seq;
-	answer->header.nlmsg_pid = question->nlmsg_pid;
+	answer->header.nlmsg_pid = port_of(fd);
 	answer->body.error = error;
 	answer->body.msg = *question;
 }
@@ -326,6 +339,19 @@ static void adopt(struct msghdr *header)
 	}
 }
 
+/* Address all answers, which are no announcements, to the socket that has asked. */
+static void name_receiver(int fd, char *data, ssize_t length)
+{
+	struct nlmsghdr *message = (void *)data;
+
+	while (length >= NLMSG_HDRLEN && message->nlmsg_len >= NLMSG_HDRLEN) {
+		if (message->nlmsg_seq)
+			message->nlmsg_pid = port_of(fd);
+		length -= NLMSG_ALIGN(message->nlmsg_len);
+		message = (void *)((char *)message + NLMSG_ALIGN(message->nlmsg_len));
+	}
+}
+
 ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 {
 	REAL(recvmsg);
@@ -362,6 +388,7 @@ ssize_t recvmsg(int fd, struct msghdr *header, int flags)
 	if (got < 0)
 		return got;
 	header->msg_flags = own.msg_flags & ~MSG_CTRUNC;
+	name_receiver(fd, own.msg_iov->iov_base, got);
 	rights = flags & MSG_PEEK ? NULL : CMSG_FIRSTHDR(&own);
 	if (rights && rights->cmsg_type == SCM_RIGHTS)
 		memcpy((char *)own.msg_iov->iov_base + NLMSG_HDRLEN + GENL_HDRLEN + NLA_HDRLEN,

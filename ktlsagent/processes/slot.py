@@ -1,0 +1,166 @@
+"""
+A page of memory that the parent and one worker share, with a bell: how requests are
+given to a worker, and how the parent knows what it has to do, without a message for each.
+
+A token stands for a request that waits in the kernel.  One too many does no harm: then
+the kernel has nothing for who asks.  Each number has one writer, and is read as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from zope.interface import implementer
+
+from ktlsagent.interfaces import IAnnouncements
+
+_GIVEN = 0
+"""Tokens that the parent has given; what follows is the worker's, in a cache line of its own."""
+
+_TAKEN, _IN_FLIGHT, _LATEST, _BUSY, _CROWDED, _CLOSED = range(16, 22)
+_WORD = 4
+_PAGE = mmap.PAGESIZE
+_MODULUS = 2**32
+
+
+class Slot:
+    """
+    The shared page and the bell, as either end has them.
+
+    @ivar memory: descriptor of the page (C{memfd_create(2)}).
+    @ivar bell: descriptor of the bell (C{eventfd(2)}), which the parent rings.
+    """
+
+    def __init__(self, memory: int, bell: int) -> None:
+        """
+        @param memory: descriptor of the page, which is the slot's from now on.
+        @param bell: descriptor of the bell, likewise.
+        @raise OSError: if the page cannot be mapped.
+        """
+        self.memory = memory
+        self.bell = bell
+        self._page = mmap.mmap(memory, _PAGE)
+        self._words = memoryview(self._page).cast("I")
+
+    @classmethod
+    def make(cls) -> Slot:
+        """
+        Make a new one.
+
+        @return: the slot.
+        @raise OSError: if there are no descriptors or no memory.
+        """
+        memory = os.memfd_create("ktlsagent", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(memory, _PAGE)
+            bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                return cls(memory, bell)
+            except OSError:
+                os.close(bell)
+                raise
+        except OSError:
+            os.close(memory)
+            raise
+
+    def close(self) -> None:
+        """Give back the page and the bell; the other end is not affected."""
+        self._words.release()
+        self._page.close()
+        os.close(self.memory)
+        os.close(self.bell)
+
+    @property
+    def outstanding(self) -> int:
+        """How many tokens have been given and not taken."""
+        return (self._words[_GIVEN] - self._words[_TAKEN]) % _MODULUS
+
+    @property
+    def taken(self) -> int:
+        """How many tokens have been taken, modulo 2**32."""
+        return self._words[_TAKEN]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the worker can take no more requests for now."""
+        return bool(self._words[_CLOSED])
+
+    @property
+    def latest(self) -> int:
+        """The latest deadline of all its requests, in the seconds of its reactor, rounded up."""
+        return self._words[_LATEST]
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """How much the worker has to do: whoever has least comes first."""
+        words = self._words
+        return words[_CROWDED], words[_BUSY], words[_IN_FLIGHT] + self.outstanding
+
+    def give(self) -> None:
+        """Give the worker a token; it hears of it when the bell rings, or when it looks."""
+        self._words[_GIVEN] = (self._words[_GIVEN] + 1) % _MODULUS
+
+    def ring(self) -> None:
+        """Wake the worker."""
+        # It is full of calls that were not heard: one more makes no difference.
+        with suppress(BlockingIOError):
+            os.eventfd_write(self.bell, 1)
+
+
+@implementer(IAnnouncements)
+class SlotAnnouncements:
+    """The announcements of a worker: its parent's tokens."""
+
+    def __init__(self, slot: Slot, say: Callable[[str, bytes], None]) -> None:
+        """
+        @param slot: where the tokens come.
+        @param say: tells the parent something.
+        """
+        self._slot = slot
+        self._say = say
+        self._seen = 0
+
+    def begin(self) -> None:
+        """See L{IAnnouncements}: it is the parent who listens."""
+
+    def fileno(self) -> int:
+        """See L{IAnnouncements}."""
+        return self._slot.bell
+
+    def heard(self) -> None:
+        """See L{IAnnouncements}."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._slot.bell)
+
+    def due(self) -> int:
+        """See L{IAnnouncements}."""
+        words = self._slot._words
+        self._seen = words[_GIVEN]
+        return (self._seen - words[_TAKEN]) % _MODULUS
+
+    def settled(self, left: int) -> None:
+        """See L{IAnnouncements}: others get what is left."""
+        self._slot._words[_CLOSED] |= left > 0
+        self._slot._words[_TAKEN] = self._seen
+        if left:
+            self._say("back", b"%d" % left)
+
+    def room(self) -> None:
+        """See L{IAnnouncements}."""
+        self._slot._words[_CLOSED] = 0
+        self._say("room", b"")
+
+    def load(self, inFlight: int, latest: float, *, busy: bool, crowded: bool) -> None:
+        """See L{IAnnouncements}."""
+        words = self._slot._words
+        words[_IN_FLIGHT], words[_LATEST] = inFlight, math.ceil(latest)
+        words[_BUSY], words[_CROWDED] = busy, crowded
+
+    def end(self) -> None:
+        """See L{IAnnouncements}: others get what has not been taken."""
+        self._slot._words[_CLOSED] = 1
+        self.settled(self.due())

@@ -1,0 +1,133 @@
+"""The parent's end of the channel to a worker, and what the parent knows of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Protocol, cast
+
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.logger import eventFromJSON, globalLogPublisher
+from twisted.python.failure import Failure
+
+from ktlsagent.processes.channel import Channel
+from ktlsagent.processes.dispatcher import Dispatcher
+from ktlsagent.processes.slot import Slot
+
+
+class ISupervisor(Protocol):
+    """
+    Who is told what a worker says.
+
+    @ivar dispatcher: gives requests to workers.
+    """
+
+    dispatcher: Dispatcher
+
+    def workerUp(self, channel: WorkerChannel) -> None:
+        """It is at work."""
+
+    def workerFailed(self, channel: WorkerChannel) -> None:
+        """It cannot start."""
+
+    def workerLoaded(self, channel: WorkerChannel, *, used: bool) -> None:
+        """It has read a configuration."""
+
+    def workerRenews(self, channel: WorkerChannel) -> None:
+        """It asks for another one in its place."""
+
+    def workerGone(self, channel: WorkerChannel) -> None:
+        """It has closed its end."""
+
+
+class WorkerChannel(Channel):
+    """
+    The parent's end of a worker's channel.
+
+    @ivar place: which of the workers it is, from 1 on.
+    @ivar slot: what it shares with the parent.
+    @ivar since: when it was started.
+    @ivar pid: its process, once that is known.
+    @ivar up: whether it is at work.
+    @ivar leaving: whether it is about to end.
+    @ivar renewing: whether it has asked for a new one in its place.
+    @ivar gone: whether it has closed its end, and so has ended.
+    @ivar ending: how it has ended, in words, once that is known.
+    @ivar well: whether it has ended as it should.
+    @ivar limit: ends the wait for what comes next.
+    """
+
+    def __init__(self, supervisor: ISupervisor, place: int, slot: Slot, since: float) -> None:
+        """
+        @param supervisor: is told of everything.
+        @param place: which of the workers it is.
+        @param slot: what it shares with the parent.
+        @param since: the time.
+        """
+        self.place = place
+        self.slot = slot
+        self.since = since
+        self.pid: int | None = None
+        self.up = self.leaving = self.renewing = self.gone = self.well = False
+        self.ending: str | None = None
+        self.limit: IDelayedCall | None = None
+        self._supervisor = supervisor
+
+    def heard(self, word: str, value: bytes) -> None:
+        """
+        Hear what the worker says.
+
+        @param word: what about.
+        @param value: the rest.
+        """
+        if word == "log":
+            self._relay(value.decode())
+        elif word == "pid":
+            self.pid = int(value)
+        elif word == "up":
+            self._supervisor.workerUp(self)
+        elif word == "failed":
+            self._supervisor.workerFailed(self)
+        elif word == "back":
+            self._supervisor.dispatcher.announce(int(value))
+        elif word == "room":
+            self._supervisor.dispatcher.room()
+        elif word == "loaded":
+            self._supervisor.workerLoaded(self, used=value == b"yes")
+        elif word == "renew":
+            self._supervisor.workerRenews(self)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
+        """
+        The worker has closed its end, or is dead.
+
+        @param reason: why.
+        """
+        self._supervisor.workerGone(self)
+
+    def ended(self, status: int) -> None:
+        """
+        Note how it has ended.
+
+        @param status: as C{waitpid} says it.
+        """
+        code = os.waitstatus_to_exitcode(status)
+        self.well = code == 0
+        self.ending = (
+            f"ended with status {code}"
+            if code >= 0
+            else f"was killed by {signal.Signals(-code).name}"
+        )
+
+    def abort(self) -> None:
+        """Wait for it no longer, whatever it does."""
+        if self.transport is not None:
+            cast(ITCPTransport, self.transport).abortConnection()
+
+    def _relay(self, text: str) -> None:
+        """Log an event of the worker's as if it were ours, but say whose it is."""
+        event = eventFromJSON(text)
+        system = f"{event['log_namespace']}#{event['log_level'].name}"
+        event["log_system"] = f"{system} worker={self.place}"
+        event["worker"] = self.place
+        globalLogPublisher(event)

@@ -1,0 +1,173 @@
+"""Tests for L{ktlsagent.processes.slot}: what the parent and a worker share."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import select
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from ktlsagent.interfaces import IAnnouncements
+from ktlsagent.processes.slot import Slot, SlotAnnouncements
+from tests.support.agent import openDescriptors
+
+
+class SlotTestCase(SynchronousTestCase):
+    """
+    Has both ends of a slot.
+
+    @ivar near: the parent's.
+    @ivar far: the worker's, which maps the page itself.
+    @ivar announcements: the worker's announcements.
+    @ivar said: what they tell the parent.
+    """
+
+    def setUp(self) -> None:
+        self.near = Slot.make()
+        self.addCleanup(self.near.close)
+        self.far = Slot(os.dup(self.near.memory), os.dup(self.near.bell))
+        self.addCleanup(self.far.close)
+        self.said: list[tuple[str, bytes]] = []
+        self.announcements = SlotAnnouncements(
+            self.far, lambda word, value: self.said.append((word, value))
+        )
+
+    def rung(self) -> bool:
+        """
+        Look whether the worker would wake up.
+
+        @return: true if so.
+        """
+        return bool(select.select([self.announcements.fileno()], [], [], 0)[0])
+
+
+class TokenTests(SlotTestCase):
+    """Tokens."""
+
+    def test_interface(self) -> None:
+        """It is what an agent needs."""
+        self.assertTrue(verifyObject(IAnnouncements, self.announcements))
+
+    def test_given(self) -> None:
+        """What the one gives is due to the other until it has settled it."""
+        self.announcements.begin()
+        self.assertEqual((self.announcements.due(), self.near.outstanding), (0, 0))
+        self.near.give()
+        self.near.give()
+        self.assertEqual((self.announcements.due(), self.near.outstanding), (2, 2))
+        self.announcements.settled(0)
+        self.assertEqual((self.announcements.due(), self.near.outstanding), (0, 0))
+        self.assertEqual((self.near.taken, self.said), (2, []))
+
+    def test_givenMeanwhile(self) -> None:
+        """What is given while others are settled stays due."""
+        self.near.give()
+        self.announcements.due()
+        self.near.give()
+        self.announcements.settled(0)
+        self.assertEqual(self.announcements.due(), 1)
+
+    def test_wraps(self) -> None:
+        """Four thousand million tokens are not too many."""
+        words = memoryview(mmap.mmap(self.near.memory, mmap.PAGESIZE)).cast("I")
+        words[0] = words[16] = 2**32 - 1
+        self.near.give()
+        self.assertEqual((self.near.outstanding, self.announcements.due()), (1, 1))
+        self.announcements.settled(0)
+        self.assertEqual((self.near.outstanding, self.near.taken), (0, 0))
+
+    def test_bell(self) -> None:
+        """The bell is heard once, however often it was rung, and wakes only who has not heard."""
+        self.assertFalse(self.rung())
+        self.near.ring()
+        self.near.ring()
+        self.assertTrue(self.rung())
+        self.announcements.heard()
+        self.assertFalse(self.rung())
+        self.announcements.heard()
+
+    def test_bellIsFull(self) -> None:
+        """A worker that hears nothing does not keep the parent from going on."""
+        os.eventfd_write(self.near.bell, 2**64 - 2)
+        self.near.ring()
+        self.assertTrue(self.rung())
+
+    def test_noRoom(self) -> None:
+        """Who has no room is passed over, and says what it gives back, and when there is room."""
+        for _token in range(3):
+            self.near.give()
+        self.announcements.due()
+        self.announcements.settled(2)
+        self.assertEqual((self.near.closed, self.near.outstanding), (True, 0))
+        self.assertEqual(self.said, [("back", b"2")])
+        self.near.give()
+        self.announcements.due()
+        self.announcements.settled(0)
+        self.assertTrue(self.near.closed)
+        self.announcements.room()
+        self.assertEqual((self.near.closed, self.said[1:]), (False, [("room", b"")]))
+
+    def test_end(self) -> None:
+        """Who ends gives back what it has not taken, and takes nothing any more."""
+        self.announcements.end()
+        self.assertEqual((self.near.closed, self.said), (True, []))
+        self.near.give()
+        self.announcements.end()
+        self.assertEqual(self.said, [("back", b"1")])
+
+
+class LoadTests(SlotTestCase):
+    """What the parent knows of the worker."""
+
+    def test_rank(self) -> None:
+        """First who may begin a handshake at once, then who is idle, then who has few."""
+        ranks = []
+        for crowded, busy, inFlight in (
+            (False, False, 0),
+            (False, False, 900),
+            (False, True, 1),
+            (True, False, 1),
+            (True, True, 1),
+        ):
+            self.announcements.load(inFlight, 1.5, busy=busy, crowded=crowded)
+            ranks.append(self.near.rank)
+        self.assertEqual(ranks, sorted(set(ranks)))
+
+    def test_tokensCount(self) -> None:
+        """A token counts as a request in flight."""
+        self.near.give()
+        self.assertEqual(self.near.rank, (False, False, 1))
+
+    def test_latest(self) -> None:
+        """The parent knows the latest deadline, rounded up."""
+        self.announcements.load(1, 1234567.25, busy=False, crowded=False)
+        self.assertEqual(self.near.latest, 1234568)
+
+
+class MakeTests(SynchronousTestCase):
+    """Descriptors."""
+
+    def test_closed(self) -> None:
+        """Nothing is left of a slot that is closed."""
+        before = openDescriptors()
+        slot = Slot.make()
+        self.assertEqual(len(openDescriptors()), len(before) + 3)
+        for descriptor in slot.memory, slot.bell:
+            self.assertFalse(os.get_inheritable(descriptor))
+        slot.close()
+        self.assertEqual(openDescriptors(), before)
+
+    def test_noDescriptors(self) -> None:
+        """Nothing is left of a slot that could not be made, wherever that failed."""
+        before = openDescriptors()
+
+        def refuse(*_arguments: object) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        for module, function in ((mmap, "mmap"), (os, "eventfd"), (os, "ftruncate")):
+            self.patch(module, function, refuse)
+            self.assertRaises(OSError, Slot.make)
+            self.assertEqual(openDescriptors(), before)

@@ -26,6 +26,7 @@ _LENGTHS = range(16, 513)
 """Octets of a PSK that OpenSSL takes."""
 
 _PEM = b"-----BEGIN "
+_MOST_SHOWN = 8
 _A_KEYRING = "a keyring with pre-shared keys"
 
 _WORDS = {
@@ -43,13 +44,17 @@ class _Found:
     What a look for a pre-shared key has found.
 
     @ivar rings: the keyrings that are believed in, and the serials in each.
+    @ivar absent: whether the kernel has none of the identities.
     @ivar present: the serials of the keys, by their identities.
+    @ivar more: that there are more keys, in words.
     @ivar unusable: which keys cannot be used and why, in words.
     @ivar refusal: why a keyring cannot be looked into.
     """
 
     rings: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+    absent: bool = False
     present: dict[bytes, int] = field(default_factory=dict)
+    more: str = ""
     unusable: list[str] = field(default_factory=list)
     refusal: HandshakeError | None = None
 
@@ -117,7 +122,10 @@ class RequestKeys:
             except HandshakeError as error:
                 found.refusal = error
         serial = self._searched(found, offered)
-        if serial is None:
+        if serial is None and found.absent:
+            # What is told takes no longer the more keys there are.
+            self._listed(found, _MOST_SHOWN)
+        elif serial is None:
             self._listed(found)
             serial = next((found.present[name] for name in offered if name in found.present), None)
         if serial is not None:
@@ -131,8 +139,8 @@ class RequestKeys:
         flaws = f"; {listed(found.unusable, between='; ')}" if found.unusable else ""
         raise KeyUnusable(
             "unknown-identity",
-            f"expected a key for {_list(offered)}, found keys for {_list(sorted(found.present))} "
-            f"in {len(self.rings)} keyrings{flaws}",
+            f"expected a key for {_list(offered)}, found keys for {_list(sorted(found.present))}"
+            f"{found.more} in {len(self.rings)} keyrings{flaws}",
         )
 
     def _searched(self, found: _Found, offered: Sequence[bytes]) -> int | None:
@@ -153,12 +161,15 @@ class RequestKeys:
                         return None
                     same = described.description == identity and serial in serials
                     return serial if same and flawOf(described) is None else None
+        found.absent = True
         return None
 
-    def _listed(self, found: _Found) -> None:
-        """Look at all keys."""
+    def _listed(self, found: _Found, most: int | None = None) -> None:
+        """Look at all keys, or at some."""
         for _ring, serials in found.rings:
-            for serial in serials:
+            if most is not None and len(serials) > most:
+                found.more = " and more"
+            for serial in serials[:most]:
                 try:
                     described = self.keyrings.describe(serial)
                 except OSError as error:

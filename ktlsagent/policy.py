@@ -306,7 +306,11 @@ def plan(
     if wanted == (Role.SERVER, AuthMode.X509):
         return _planServer(request, served)
     if wanted == (Role.SERVER, AuthMode.PSK):
-        return PreSharedKeyParameters(dict(served.contexts.preSharedKey), keys.lookUp)
+        return PreSharedKeyParameters(
+            dict(served.contexts.preSharedKey),
+            keys.lookUp,
+            served.contexts.profile.handshake.pskAlert,
+        )
     if wanted == (Role.CLIENT, AuthMode.PSK):
         return _planKeyClient(request, served, keys)
     return _planClient(request, served, keys)

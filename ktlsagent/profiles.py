@@ -15,6 +15,7 @@ from ktlsagent.peers.authorisation import Access
 from ktlsagent.peers.patterns import matchesPattern
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
+from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Demand, Role
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -211,6 +212,7 @@ class Handshake:
         use, best first; empty: OpenSSL's own choice.
     @ivar alpn: whether C{sunrpc} (RFC 9289, section 5) is offered and selected.
     @ivar resumption: whether sessions with certificates are resumed by tickets.
+    @ivar pskAlert: what a server tells a client without a pre-shared key of ours.
     """
 
     suites: Sequence[str] = tuple(CIPHER_SUITES)
@@ -218,6 +220,7 @@ class Handshake:
     signatureAlgorithms: Sequence[str] = ()
     alpn: Demand = Demand.ACCEPT
     resumption: bool = False
+    pskAlert: AlertDescription = AlertDescription.DECRYPT_ERROR
 
 
 @dataclass(frozen=True, slots=True)

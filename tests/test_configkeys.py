@@ -29,6 +29,7 @@ from ktlsagent.peers.authorisation import Access
 from ktlsagent.profiles import CRLScope, Handshake, Match, Own, Tolerated, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
+from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import Demand, Role
 
 
@@ -80,6 +81,8 @@ class TableTests(SynchronousTestCase):
             ("signature_algorithms", "mldsa65;ed25519", ("mldsa65", "ed25519")),
             ("resumption", "off", False),
             ("resumption", "on", True),
+            ("psk_alert", "decrypt_error", AlertDescription.DECRYPT_ERROR),
+            ("psk_alert", "unknown_psk_identity", AlertDescription.UNKNOWN_PSK_IDENTITY),
             ("alpn", "off", Demand.OFF),
             ("alpn", "prefer", Demand.ACCEPT),
             ("alpn", "require", Demand.REQUIRE),
@@ -107,6 +110,8 @@ class TableTests(SynchronousTestCase):
             ("signature_algorithms", "rsa_pkcs1_sha256;rsa_pkcs1_sha384"),
             ("alpn", "accept"),
             ("resumption", "yes"),
+            ("psk_alert", "51"),
+            ("psk_alert", "handshake_failure"),
             ("allow", "none"),
             ("deny", "any"),
             ("client_address", "true"),
@@ -143,9 +148,11 @@ class TableTests(SynchronousTestCase):
     def test_effects(self) -> None:
         """
         Keys about certificates have no effect with pre-shared keys, and those
-        about our own none if we show none; only suites and groups always have.
+        about our own none if we show none; only suites and groups always have, and one is
+        about pre-shared keys alone.
         """
-        for name in ROLE_KEYS:
+        self.assertEqual(list(KEY_MODES["psk_alert"]), [AuthMode.PSK])
+        for name in set(ROLE_KEYS) - {"psk_alert"}:
             self.assertEqual(AuthMode.PSK in KEY_MODES[name], name in ("suites", "groups"))
             self.assertIn(AuthMode.X509, KEY_MODES[name])
             shown = name.startswith(("x509.certificate", "x509.private_key", "x509.pq"))

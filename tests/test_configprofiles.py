@@ -351,6 +351,7 @@ class ContradictionTests(ProfilesTestCase):
             ("psk", "allow=dns:a", "mode=x509;unauth for this key"),
             ("psk", "alpn=require", "mode=x509;unauth for this key"),
             ("psk", "resumption=on", "mode=x509;unauth for this key"),
+            ("x509", "psk_alert=decrypt_error", "mode=psk for this key"),
             ("psk", "own_expired=accept", "mode=x509 for this key"),
             ("unauth", "own_expired=accept", "mode=x509 for this key"),
         ):

@@ -271,6 +271,16 @@ class LookUpTests(KeysTestCase):
         self.assertEqual(self.keys.lookUp([b"00150"]).serial, serials[150])
         self.assertLess(self.fake.describes, 6)
 
+    def test_absentAmongMany(self) -> None:
+        """That an identity is not there takes no longer if there are many others."""
+        for number in range(200):
+            self.fake.addKey(self.ring, b"%05d" % number, type="psk")
+        self.fake.describes = 0
+        words = self.unknown(b"stranger")
+        self.assertLess(self.fake.describes, 12)
+        self.assertIn("found keys for '00000', '00001', ", words)
+        self.assertTrue(words.endswith("'00007' and more in 1 keyrings"), words)
+
     def test_beginsAlike(self) -> None:
         """A key is found behind one whose name begins with its own, whichever comes first."""
         longer = self.fake.addKey(self.ring, b"NVMe1R01 a b c", type="psk")

@@ -19,6 +19,7 @@ from ktlsagent.protocols.psk import (
     PreSharedKey,
     hashOf,
     identityText,
+    isGenerated,
     listIdentities,
     quoteIdentity,
 )
@@ -81,6 +82,17 @@ class HashTests(SynchronousTestCase):
             self.assertEqual(hashOf(identity, 32), SHA256)
             self.assertEqual(hashOf(identity, 48), SHA384)
             self.assertEqual(hashOf(identity, 64), SHA256)
+
+
+class GeneratedTests(SynchronousTestCase):
+    """Tests of L{isGenerated}."""
+
+    def test_kinds(self) -> None:
+        """Only identities of NVMe/TCP say so, by one letter."""
+        for identity in (b"NVMe1G01 a b c", b"NVMe1G02 a b c", b"NVMe0G01"):
+            self.assertTrue(isGenerated(identity))
+        for identity in (NVME, b"NVMe1g01 a b", b"NVMe1G01x", b"xNVMe1G01 a", b"G", b""):
+            self.assertFalse(isGenerated(identity))
 
 
 class QuoteTests(SynchronousTestCase):
@@ -166,7 +178,7 @@ class HelloReaderTests(SynchronousTestCase):
         self.patch(psk._Cursor, "take", counting)
         hello = clientHello(offeredKeys(*[b"x"] * 1600))
         self.refused("too-many-identities", *handshakeRecords(hello))
-        self.assertLess(len(takes), 4 * MOST_IDENTITIES)
+        self.assertLess(len(takes), 6 * MOST_IDENTITIES)
 
     def test_otherRecords(self) -> None:
         """What is no handshake, or another message, is not waited for."""
@@ -192,6 +204,28 @@ class HelloReaderTests(SynchronousTestCase):
                 refused += 1
         # It may end where the extensions begin.
         self.assertEqual(refused, len(content) - 1)
+
+    def test_hashes(self) -> None:
+        """The binders' lengths tell the hashes; one has to be there for each identity."""
+        identities = b"".join(b"\x00\x01%d" % number + bytes(4) for number in range(3))
+        for lengths, expected in (
+            ((32, 48, 64), [SHA256, SHA384, None]),
+            ((48, 48, 32, 32), [SHA384, SHA384, SHA256]),
+            ((32, 32), None),
+            ((), None),
+        ):
+            binders = b"".join(bytes((length,)) + bytes(length) for length in lengths)
+            content = b"".join(
+                len(part).to_bytes(2, "big") + part for part in (identities, binders)
+            )
+            reader = HelloReader()
+            (record,) = handshakeRecords(clientHello((41, content)))
+            if expected is None:
+                error: PeerMisbehaved = self.assertRaises(PeerMisbehaved, reader.feed, record)
+                self.assertEqual(error.code, "decode-error")
+            else:
+                self.assertEqual(reader.feed(record), [b"0", b"1", b"2"])
+                self.assertEqual(reader.hashes, expected)
 
     @patient
     @given(st.lists(st.binary(min_size=1, max_size=60), max_size=5), st.integers(1, 300))

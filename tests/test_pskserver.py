@@ -31,8 +31,15 @@ from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
-from ktlsagent.protocols.psk import MOST_IDENTITIES, SHA256, SHA384, PreSharedKey
+from ktlsagent.protocols.psk import (
+    MOST_IDENTITIES,
+    SHA256,
+    SHA384,
+    HelloReader,
+    PreSharedKey,
+)
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters, PreSharedKeyServer, engineFor
+from ktlsagent.protocols.record import AlertDescription
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
 from tests.support.modelktls import ModelKTLS
@@ -56,7 +63,9 @@ APPLICATION_DATA = 23
 HANDSHAKE = 22
 HELLO_RETRY_REQUEST = hashlib.sha256(b"HelloRetryRequest").digest()
 NEW_SESSION_TICKET = 4
+DECRYPT_ERROR = 51
 UNKNOWN_PSK_IDENTITY = 115
+UNKNOWN = AlertDescription.UNKNOWN_PSK_IDENTITY
 
 TLSLITE_SUITES = {
     "TLS_AES_256_GCM_SHA384": "aes256gcm",
@@ -124,10 +133,14 @@ class KeyBook:
         raise KeyUnusable("unknown-identity", "expected another one")
 
 
-def keyServer(*keys: PreSharedKey, groups: Sequence[str] = ()) -> PreSharedKeyServer:
+def keyServer(
+    *keys: PreSharedKey,
+    groups: Sequence[str] = (),
+    alert: AlertDescription = AlertDescription.DECRYPT_ERROR,
+) -> PreSharedKeyServer:
     """Make a server's engine that knows some keys."""
     contexts = {name: keyContext(Role.SERVER, name, groups=groups) for name in (SHA256, SHA384)}
-    return PreSharedKeyServer(PreSharedKeyParameters(contexts, KeyBook(*keys).lookUp))
+    return PreSharedKeyServer(PreSharedKeyParameters(contexts, KeyBook(*keys).lookUp, alert))
 
 
 class KeyTestCase(SynchronousTestCase):
@@ -223,8 +236,17 @@ class BothSidesTests(KeyTestCase):
             self.session(server, key)
 
     def test_unknownIdentity(self) -> None:
-        """An unknown identity is ENOKEY here, and EKEYREJECTED for who gets the alert."""
+        """
+        An unknown identity is ENOKEY here, and EACCES for who gets the alert; or EKEYREJECTED,
+        if the server is to say so.
+        """
         client, server = keyClient(KEYS[1]), keyServer(KEYS[0])
+        _sent, received = pair(client, server)
+        self.assertEqual(received, [bytes((ALERT, 3, 3, 0, 2, 2, DECRYPT_ERROR))])
+        self.failure(server, "unknown-identity", errno.ENOKEY)
+        self.assertEqual(server.alertSent, DECRYPT_ERROR)
+        self.failure(client, "alert-decrypt-error", errno.EACCES)
+        client, server = keyClient(KEYS[1]), keyServer(KEYS[0], alert=UNKNOWN)
         _sent, received = pair(client, server)
         self.assertEqual(received, [bytes((ALERT, 3, 3, 0, 2, 2, UNKNOWN_PSK_IDENTITY))])
         self.failure(server, "unknown-identity", errno.ENOKEY)
@@ -262,9 +284,9 @@ class BothSidesTests(KeyTestCase):
         other = PreSharedKey(key.identity, key.key, SHA384, 7)
         client, server = keyClient(other), keyServer(key)
         pair(client, server)
-        error = self.failure(server, "handshake-failure", errno.EACCES)
-        self.assertIn("no shared cipher", error.reason)
-        self.failure(client, "alert-handshake-failure", errno.EACCES)
+        error = self.failure(server, "wrong-hash", errno.EACCES)
+        self.assertIn("to be for sha256, found one that takes it to be for sha384", error.reason)
+        self.failure(client, "alert-decrypt-error", errno.EACCES)
 
     def test_helloRetryRequest(self) -> None:
         """A client whose key share is of no use is asked again, and the key is still good."""
@@ -306,6 +328,116 @@ class BothSidesTests(KeyTestCase):
                 for form in (secret.hex(), repr(secret)[2:-1]):
                     # assertNotIn would show it.
                     self.assertFalse(form in text, "a secret is shown")
+
+
+class OneAlertTests(KeyTestCase):
+    """Whoever has no key of ours learns nothing but that."""
+
+    def setUp(self) -> None:
+        self.steps = 0
+        receive = TLSEngine.receiveRecord
+
+        def counting(engine: TLSEngine, record: bytes) -> bytes:
+            self.steps += 1
+            return receive(engine, record)
+
+        self.patch(TLSEngine, "receiveRecord", counting)
+
+    def answers(
+        self, hello: Sequence[bytes], identity: bytes, alert: AlertDescription
+    ) -> dict[str, tuple[bytes, int | None, int]]:
+        """
+        Answer one ClientHello as servers do that know different keys, or none.
+
+        @param hello: its records.
+        @param identity: the identity that it offers.
+        @param alert: what is told to who has no key.
+        @return: what is sent, the alert, and how many steps OpenSSL had, by the true code.
+        """
+
+        def forbidden(_offered: Sequence[bytes]) -> PreSharedKey:
+            raise KeyForbidden("key-forbidden", "expected, found")
+
+        others = [
+            KeyBook(PreSharedKey(identity, b"other" * 8, hash_, 7)).lookUp
+            for hash_ in (SHA256, SHA384)
+        ]
+        found = {}
+        for lookUp in (KeyBook().lookUp, forbidden, *others):
+            self.steps = 0
+            server = PreSharedKeyServer(PreSharedKeyParameters(_CONTEXTS, lookUp, alert))
+            sent = b"".join(server.receiveRecord(record) for record in hello)
+            self.assertIs(server.state, EngineState.FAILED)
+            self.assertIsNone(server.session)
+            assert server.error is not None
+            found[server.error.code] = sent, server.alertSent, self.steps
+        self.assertEqual(len(found), len(others) + 2)
+        return found
+
+    def same(self, hello: Sequence[bytes], identity: bytes, expected: int) -> None:
+        """Check that all servers answer alike."""
+        for alert in (AlertDescription.DECRYPT_ERROR, UNKNOWN):
+            told = {DECRYPT_ERROR: alert}.get(expected, expected)
+            plain = bytes((ALERT, 3, 3, 0, 2, 2, told))
+            for answer in self.answers(hello, identity, alert).values():
+                self.assertEqual(answer, (plain, told, 1))
+
+    def test_keys(self) -> None:
+        """For every kind of key."""
+        for key in KEYS:
+            self.same(records(keyClient(key).start()), key.identity, DECRYPT_ERROR)
+
+    def test_generated(self) -> None:
+        """A generated key does not come back, which its client is told whatever is configured."""
+        key = PreSharedKey(b"NVMe1G01 nqn.host nqn.target dig==", b"k" * 32, SHA256, 7)
+        hello = records(keyClient(key).start())
+        for alert in (AlertDescription.DECRYPT_ERROR, UNKNOWN):
+            for _sent, told, _steps in self.answers(hello, key.identity, alert).values():
+                self.assertEqual(told, UNKNOWN_PSK_IDENTITY)
+
+    def test_split(self) -> None:
+        """However the ClientHello is cut."""
+        (hello,) = records(keyClient(KEYS[0]).start())
+        self.same(handshakeRecords(hello[5:], 7), KEYS[0].identity, DECRYPT_ERROR)
+
+    def test_noKeyShare(self) -> None:
+        """Also if the client would have been asked again."""
+        key = KEYS[4]
+        peer = TlslitePeer("client", [(key.identity, key.key, key.hash)], shares=[])
+        self.same(records(peer.feed(b"")), key.identity, DECRYPT_ERROR)
+
+    def test_otherSuites(self) -> None:
+        """And for a client whose suites are not those of its key."""
+        key = KEYS[4]
+        for suite in ("aes128gcm", "aes256gcm"):
+            peer = TlslitePeer("client", [(key.identity, key.key, key.hash)], suites=[suite])
+            hello = records(peer.feed(b""))
+            answers = set(self.answers(hello, key.identity, UNKNOWN).values())
+            self.assertEqual(len(answers), 1, answers)
+
+    def test_withoutDiffieHellman(self) -> None:
+        """And for one that wants no key exchange."""
+        key = KEYS[4]
+        peer = TlslitePeer("client", [(key.identity, key.key, key.hash)], modes=["psk_ke"])
+        answers = set(self.answers(records(peer.feed(b"")), key.identity, UNKNOWN).values())
+        self.assertEqual(len(answers), 1, answers)
+
+    def test_mangled(self) -> None:
+        """And for whatever else is wrong with the ClientHello behind its identity."""
+        (hello,) = records(keyClient(KEYS[4]).start())
+        refused = 0
+        for at in range(6 + 40, len(hello)):
+            mangled = hello[:at] + bytes((hello[at] ^ 0x40,)) + hello[at + 1 :]
+            reader = HelloReader()
+            try:
+                known = reader.feed(mangled) == [KEYS[4].identity] and reader.hashes[0]
+            except PeerMisbehaved:
+                continue
+            if known:
+                answers = set(self.answers([mangled], KEYS[4].identity, UNKNOWN).values())
+                self.assertEqual(len(answers), 1, (at, answers))
+                refused += 1
+        self.assertGreater(refused, 100)
 
 
 class ServerTests(KeyTestCase):
@@ -380,12 +512,12 @@ class ServerTests(KeyTestCase):
         contexts = {SHA256: keyContext(Role.SERVER, SHA256)}
         server = PreSharedKeyServer(PreSharedKeyParameters(contexts, book.lookUp))
         pair(keyClient(KEYS[2]), server)
-        words = self.refused(server, "no-suite", errno.ENOKEY, UNKNOWN_PSK_IDENTITY)
+        words = self.refused(server, "no-suite", errno.ENOKEY, DECRYPT_ERROR)
         self.assertIn("sha384", words)
         self.assertIn(KEYS[2].identity.decode(), words)
 
     def test_forbidden(self) -> None:
-        """A key that may not be read is our trouble: internal_error."""
+        """A key that may not be read is as good as none for the client."""
 
         def lookUp(_offered: Sequence[bytes]) -> PreSharedKey:
             raise KeyForbidden("key-forbidden", "expected, found")
@@ -393,7 +525,7 @@ class ServerTests(KeyTestCase):
         contexts = {SHA256: keyContext(Role.SERVER, SHA256)}
         server = PreSharedKeyServer(PreSharedKeyParameters(contexts, lookUp))
         pair(keyClient(KEYS[0]), server)
-        self.refused(server, "key-forbidden", errno.EACCES, 80)
+        self.refused(server, "key-forbidden", errno.EACCES, DECRYPT_ERROR)
 
     def test_noClientHello(self) -> None:
         """What is no ClientHello is answered with the alert that the code names."""
@@ -484,7 +616,8 @@ class ServerTests(KeyTestCase):
         for record in handshakeRecords(clientHello(offeredKeys(*offered))):
             server.receiveRecord(record)
         self.assertEqual(book.asked, [offered])
-        self.refused(server, "unknown-identity", errno.ENOKEY, UNKNOWN_PSK_IDENTITY)
+        # It offers no version of TLS that is known, either, which is said first.
+        self.refused(server, "unknown-identity", errno.ENOKEY, 70)
 
     def test_tooManyIdentities(self) -> None:
         """More than that are not looked up at all."""
@@ -637,12 +770,12 @@ class TlsliteTests(KeyTestCase):
         self.assertIn("decrypt_error", str(peer.error))
 
     def test_unknownIdentity(self) -> None:
-        """Its client is told unknown_psk_identity."""
+        """Its client is told decrypt_error."""
         server = keyServer(KEYS[1])
         peer = TlslitePeer("client", [(KEYS[0].identity, KEYS[0].key, SHA256)])
         converse(server, peer)
         self.failure(server, "unknown-identity", errno.ENOKEY)
-        self.assertIn("unknown_psk_identity", str(peer.error))
+        self.assertIn("decrypt_error", str(peer.error))
 
     def test_unknownToItsServer(self) -> None:
         """Its server without our key and without a certificate refuses us."""

@@ -22,6 +22,7 @@ from ktlsagent.errors import ConfigError
 from ktlsagent.profiles import DEFAULT_GROUPS, SYSTEM, CRLScope, Tolerated
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
+from ktlsagent.protocols.record import AlertDescription, alertName
 from ktlsagent.protocols.session import Demand, Role
 
 GROUPS: Final = (*DEFAULT_GROUPS, "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "P-521", "X448")
@@ -94,6 +95,11 @@ MODES: Final = {mode.name.lower(): mode for mode in (AuthMode.X509, AuthMode.UNA
 """The modes by their names in the configuration."""
 
 _ALPN: Final = {"off": Demand.OFF, "prefer": Demand.ACCEPT, "require": Demand.REQUIRE}
+
+_PSK_ALERTS: Final = {
+    alertName(alert): alert
+    for alert in (AlertDescription.DECRYPT_ERROR, AlertDescription.UNKNOWN_PSK_IDENTITY)
+}
 
 # Other names under which operators know the groups, only for advice.
 _GROUP_ALIASES: Final = {
@@ -197,6 +203,7 @@ HANDSHAKE_KEYS: Final = {
     "signature_algorithms": Key(_readSignatureAlgorithms, "signatureAlgorithms"),
     "alpn": Key(partial(readChoice, choices=_ALPN), "alpn"),
     "resumption": Key(partial(readChoice, choices={"off": False, "on": True}), "resumption"),
+    "psk_alert": Key(partial(readChoice, choices=_PSK_ALERTS), "pskAlert"),
 }
 """How TLS is spoken."""
 
@@ -229,11 +236,13 @@ KEY_MODES: Final[Mapping[str, Sequence[AuthMode]]] = {
     **dict.fromkeys(ROLE_KEYS, (AuthMode.X509, AuthMode.UNAUTH)),
     **dict.fromkeys(OWN_KEYS, (AuthMode.X509,)),
     **dict.fromkeys(SUITE_KEYS, tuple(AuthMode)),
+    "psk_alert": (AuthMode.PSK,),
 }
 """In which modes a key has an effect; one that is not here in all."""
 
 KEY_ROLES: Final[Mapping[str, Sequence[Role]]] = {
     "client_address": (Role.SERVER,),
+    "psk_alert": (Role.SERVER,),
     "tags": (Role.SERVER,),
 }
 """In which roles a key has an effect; one that is not here in both."""

@@ -25,6 +25,9 @@ _SHA384_KEY_LENGTH = 48
 _SHOWN = 512
 """Characters of an identity: one of NVMe/TCP with two names of 223 has less."""
 
+_BINDERS = {32: SHA256, 48: SHA384}
+"""The hashes by the lengths of their binders."""
+
 _CLIENT_HELLO = 1
 _PRE_SHARED_KEY = 41
 _MAXIMUM_HELLO = 2**16
@@ -79,6 +82,18 @@ def hashOf(identity: bytes, keyLength: int) -> str:
     return _NVME_HASHES[nvme[3]]
 
 
+def isGenerated(identity: bytes) -> bool:
+    """
+    Say whether an identity is that of a key which both sides of NVMe/TCP have made while
+    they authenticated each other, and will make again.
+
+    @param identity: the key's identity.
+    @return: whether it is.
+    """
+    nvme = _NVME_IDENTITY.match(identity)
+    return nvme is not None and nvme[2] == b"G"
+
+
 def identityText(identity: bytes) -> str:
     """
     Turn an identity into text for people; a peer decides how long it is, so
@@ -116,9 +131,13 @@ def quoteIdentity(identity: bytes) -> str:
 class HelloReader:
     """
     Collects records until they hold a whole ClientHello.
+
+    @ivar hashes: the hashes that the client takes the keys of its identities to be for, as
+        the lengths of its binders tell; C{None} for one that is not known.
     """
 
     def __init__(self) -> None:
+        self.hashes: list[str | None] = []
         self._message = bytearray()
 
     def feed(self, record: bytes) -> list[bytes] | None:
@@ -148,7 +167,7 @@ class HelloReader:
         if len(self._message) < 4 + length:
             return None
         try:
-            identities = _identities(bytes(self._message[4 : 4 + length]))
+            identities, binders = _offered(bytes(self._message[4 : 4 + length]))
         except ValueError as error:
             raise PeerMisbehaved(
                 "decode-error", f"expected a well-formed ClientHello, found {error}"
@@ -159,6 +178,7 @@ class HelloReader:
                 f"expected a client that offers at most {MOST_IDENTITIES} identities, found one "
                 "that offers more",
             )
+        self.hashes = [_BINDERS.get(binder) for binder in binders]
         return identities
 
 
@@ -221,10 +241,10 @@ class _Cursor:
         return self.take(int.from_bytes(self.take(lengthOctets), "big"))
 
 
-def _identities(hello: bytes) -> list[bytes]:
+def _offered(hello: bytes) -> tuple[list[bytes], list[int]]:
     """
-    List the identities of C{OfferedPsks} (RFC 8446, sections 4.1.2 and 4.2.11), but not
-    many more than there may be.
+    List the identities of C{OfferedPsks} and the lengths of their binders (RFC 8446,
+    sections 4.1.2 and 4.2.11), but not many more than there may be.
     """
     cursor = _Cursor(hello)
     cursor.take(2 + 32)  # legacy_version, random
@@ -232,14 +252,19 @@ def _identities(hello: bytes) -> list[bytes]:
     cursor.vector(2)  # cipher_suites
     cursor.vector(1)  # legacy_compression_methods
     extensions = _Cursor(cursor.vector(2) if cursor.more else b"")
+    identities: list[bytes] = []
+    binders: list[int] = []
     while extensions.more:
         kind = int.from_bytes(extensions.take(2), "big")
-        content = extensions.vector(2)
+        content = _Cursor(extensions.vector(2))
         if kind == _PRE_SHARED_KEY:
-            offered = _Cursor(_Cursor(content).vector(2))
-            found: list[bytes] = []
-            while offered.more and len(found) <= MOST_IDENTITIES:
-                found.append(offered.vector(2))
+            offered, bound = _Cursor(content.vector(2)), _Cursor(content.vector(2))
+            while offered.more and len(identities) <= MOST_IDENTITIES:
+                identities.append(offered.vector(2))
                 offered.take(4)  # obfuscated_ticket_age
-            return found
-    return []
+            while bound.more and len(binders) < len(identities):
+                binders.append(len(bound.vector(1)))
+            if len(binders) < len(identities):
+                raise ValueError("an identity without a binder")
+            break
+    return identities, binders

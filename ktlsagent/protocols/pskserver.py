@@ -4,32 +4,45 @@ The server's side of a handshake with an external pre-shared key.
 OpenSSL chooses the cipher suite before it looks for the key, and passes over a
 key whose hash is not the suite's.  So the ClientHello is looked into first:
 the first identity whose key we have decides the suites.
+
+Who asks for identities learns nothing about them: whether there is no key for one, it
+cannot be used, or the client has another one, the client gets the same alert, after the
+same steps (RFC 8446, section 6.2; RFC 4279, section 2).
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 
-from ktlsagent.errors import HandshakeError, KeyUnusable, PeerAlert, PeerMisbehaved
+from ktlsagent.errors import (
+    HandshakeError,
+    KeyUnusable,
+    PeerAlert,
+    PeerMisbehaved,
+    PeerRejected,
+)
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.engine import TLSEngine
 from ktlsagent.protocols.failures import ALERTS
 from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
 from ktlsagent.protocols.psk import (
+    SHA256,
     TOO_MANY_IDENTITIES,
     HelloReader,
     PreSharedKey,
+    isGenerated,
     quoteIdentity,
 )
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession, Role
 
+_NOBODYS_LENGTH = 32
 _ALERTS = {
     "decode-error": AlertDescription.DECODE_ERROR,
-    "no-psk": AlertDescription.HANDSHAKE_FAILURE,
     TOO_MANY_IDENTITIES: AlertDescription.ILLEGAL_PARAMETER,
     "unexpected-message": AlertDescription.UNEXPECTED_MESSAGE,
 }
@@ -49,10 +62,13 @@ class PreSharedKeyParameters:
 
     @ivar contexts: a context without certificates for each hash.
     @ivar lookUp: finds the key.
+    @ivar alert: what a client is told whose identity is not known, or whose key is another
+        one: it does not learn which.
     """
 
     contexts: Mapping[str, TLSContext]
     lookUp: LookUp
+    alert: AlertDescription = AlertDescription.DECRYPT_ERROR
 
 
 def engineFor(parameters: TLSParameters | PreSharedKeyParameters) -> Engine:
@@ -104,19 +120,19 @@ class PreSharedKeyServer:
         self._records.append(record)
         try:
             offered = self._hello.feed(record)
-            if offered is None:
-                return b""
-            self.identities = tuple(offered)
-            engine = self._begin(offered)
-        except KeyUnusable as error:
-            return self._refuse(error, AlertDescription.UNKNOWN_PSK_IDENTITY)
         except PeerMisbehaved as error:
             return self._refuse(error, _ALERTS[error.code])
+        if offered is None:
+            return b""
+        if not offered:
+            return self._refuse(_noKey(), AlertDescription.HANDSHAKE_FAILURE)
+        self.identities = tuple(offered)
+        try:
+            engine = self._engineWith(self._choose(offered))
         except HandshakeError as error:
-            return self._refuse(error, AlertDescription.INTERNAL_ERROR)
+            return self._pretend(error)
         self._engine = engine
-        # All of the ClientHello at once: one by one, each would be a step.
-        return engine.start() + engine.receiveRecord(b"".join(self._records))
+        return self._oneAlert(engine, self._begin(engine))
 
     def takeTicket(self, _record: bytes) -> bool:
         """See L{TLSEngine.takeTicket}."""
@@ -154,7 +170,9 @@ class PreSharedKeyServer:
     @property
     def alertSent(self) -> int | None:
         """See L{TLSEngine}."""
-        return self._alertSent if self._engine is None else self._engine.alertSent
+        if self._alertSent is not None or self._engine is None:
+            return self._alertSent
+        return self._engine.alertSent
 
     @property
     def alertReceived(self) -> int | None:
@@ -166,13 +184,19 @@ class PreSharedKeyServer:
         """There are no certificates here."""
         return None
 
-    def _begin(self, offered: list[bytes]) -> TLSEngine:
-        """Choose the key and make the engine for it."""
-        if not offered:
-            raise PeerMisbehaved(
-                "no-psk", "expected a client that offers a pre-shared key, found one without"
-            )
+    def _choose(self, offered: list[bytes]) -> PreSharedKey:
+        """Find the key, which has to be for the hash that the client takes it to be for."""
         key = self._parameters.lookUp(offered)
+        taken = self._hello.hashes[offered.index(key.identity)]
+        if taken != key.hash:
+            raise PeerRejected(
+                "wrong-hash",
+                f"expected a client that takes the key for {quoteIdentity(key.identity)} to be "
+                f"for {key.hash}, found one that takes it to be for {taken or 'another hash'}",
+            )
+        return key
+
+    def _engineWith(self, key: PreSharedKey) -> TLSEngine:
         context = self._parameters.contexts.get(key.hash)
         if context is None:
             raise KeyUnusable(
@@ -184,7 +208,52 @@ class PreSharedKeyServer:
             TLSParameters(Role.SERVER, context, None, lambda _chain: None, preSharedKey=key)
         )
 
+    def _begin(self, engine: TLSEngine) -> bytes:
+        """Give it all of the ClientHello at once: one by one, each record would be a step."""
+        return engine.start() + engine.receiveRecord(b"".join(self._records))
+
+    def _pretend(self, error: HandshakeError) -> bytes:
+        """
+        Refuse the client as if its identity were known and its key the wrong one, down to
+        the time that it takes: with a key that nobody has.
+        """
+        identity, taken = self.identities[0], self._hello.hashes[0] or SHA256
+        nobodys = PreSharedKey(identity, secrets.token_bytes(_NOBODYS_LENGTH), taken, 0)
+        alert = self._alert
+        try:
+            engine = self._engineWith(nobodys)
+        except KeyUnusable:
+            return self._refuse(error, alert)
+        output = self._oneAlert(engine, self._begin(engine))
+        if engine.alertSent is None:
+            engine.giveUp(error)
+            return self._refuse(error, alert)
+        self._error = error
+        if self._alertSent is None:
+            self._alertSent = engine.alertSent
+        return output
+
+    @property
+    def _alert(self) -> AlertDescription:
+        """What a client is told that has no key of ours; what it has offered decides alone."""
+        if isGenerated(self.identities[0]):
+            return AlertDescription.UNKNOWN_PSK_IDENTITY
+        return self._parameters.alert
+
+    def _oneAlert(self, engine: TLSEngine, output: bytes) -> bytes:
+        """Tell who has another key what is told to who has none."""
+        if engine.error is None or engine.error.code != "wrong-key":
+            return output
+        self._alertSent = self._alert
+        return plainAlert(self._alert)
+
     def _refuse(self, error: HandshakeError, alert: AlertDescription) -> bytes:
         self._error = error
         self._alertSent = alert
         return plainAlert(alert)
+
+
+def _noKey() -> PeerMisbehaved:
+    return PeerMisbehaved(
+        "no-psk", "expected a client that offers a pre-shared key, found one without"
+    )

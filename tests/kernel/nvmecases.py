@@ -80,7 +80,7 @@ def _connections() -> Iterator[Case]:
 _REFUSALS: Final = (
     (
         "unknownIdentity",
-        "An unknown identity: unknown_psk_identity; the target names its own, the host gives up.",
+        "An unknown identity: the same decrypt_error as for a wrong key; the target names its own.",
     ),
     (
         "prefixIdentity",
@@ -93,7 +93,7 @@ _REFUSALS: Final = (
     ("missingKey", "Without a key the kernel itself refuses to connect."),
     (
         "revokedAtTarget",
-        "A key that was revoked at the target is as good as none: the host gets EKEYREJECTED.",
+        "A key that was revoked at the target is as good as none: the host gets decrypt_error.",
     ),
     ("revokedAtHost", "A key that was revoked at the host is not used."),
     (
@@ -140,7 +140,11 @@ def _refusals() -> Iterator[Case]:
     for name, expectation in (
         (
             "keyRejectedForGood",
-            "A connected host whose key the target forgets gets EKEYREJECTED and tries no more.",
+            "A connected host whose key the target forgets, and says so, tries no more.",
+        ),
+        (
+            "keyLackedForAWhile",
+            "A connected host whose key the target lacks tries again, and is back with the key.",
         ),
         ("keyGoneForGood", "A connected host whose key is revoked gets ENOKEY and tries no more."),
         (

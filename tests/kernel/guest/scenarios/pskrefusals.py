@@ -29,6 +29,10 @@ _ICREQ = struct.pack("<BBBBI", 0, 0, 128, 0, 128) + bytes(120)
 """What a host without TLS begins with: an NVMe/TCP initialize-connection request."""
 
 
+_FINAL = "[debug]\nloglevel=1\n\n[authenticate.server]\npsk_alert=unknown_psk_identity\n"
+"""The configuration of a target that tells hosts that their keys do not come back."""
+
+
 class _Pair:
     """
     A target and a host with an agent each.
@@ -37,17 +41,18 @@ class _Pair:
     @ivar agents: by C{target} and C{host}.
     """
 
-    def __init__(self, lab: Lab, kind: str = KTLSAGENT) -> None:
+    def __init__(self, lab: Lab, kind: str = KTLSAGENT, text: str = "") -> None:
         """
         Start everything, and listen.
 
         @param lab: the stage.
         @param kind: both agents.
+        @param text: the configuration of the target's.
         """
         self._lab = lab
         self.targetHost, self.host = nvme.twoHosts(lab)
         self.agents = {
-            "target": nvme.agent(lab, self.targetHost, kind),
+            "target": nvme.agent(lab, self.targetHost, kind, text),
             "host": nvme.agent(lab, self.host, kind),
         }
         lab.listening()
@@ -107,16 +112,16 @@ def unknownIdentity(lab: Lab, kind: str = KTLSAGENT) -> None:
     pair = _Pair(lab, kind)
     present = nvme.generate()
     own = nvme.ownKey(nvme.anyIdentity())
-    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
     pair.expect(
-        "target", code="unknown-identity", identity=own.identity, alert_sent="unknown_psk_identity"
+        "target", code="unknown-identity", identity=own.identity, alert_sent="decrypt_error"
     )
     pair.expect(
         "host",
-        code="alert-unknown-psk-identity",
+        code="alert-decrypt-error",
         identity=own.identity,
-        alert_received="unknown_psk_identity",
-        status="EKEYREJECTED",
+        alert_received="decrypt_error",
+        status="EACCES",
     )
     if kind == KTLSAGENT:
         reason = lab.facts["target line"]["reason"]
@@ -132,9 +137,9 @@ def prefixIdentity(lab: Lab) -> None:
     pair = _Pair(lab)
     present = nvme.generate()
     own = nvme.ownKey(present.identity[:-8], payload=keyutils.read_key(present.serial))
-    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
-    pair.expect("target", code="unknown-identity", alert_sent="unknown_psk_identity")
-    pair.expect("host", status="EKEYREJECTED")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
+    pair.expect("target", code="unknown-identity", alert_sent="decrypt_error")
+    pair.expect("host", status="EACCES")
 
 
 def wrongKey(lab: Lab, hmac: int, kind: str = KTLSAGENT) -> None:
@@ -259,9 +264,9 @@ def revokedAtTarget(lab: Lab, kind: str = KTLSAGENT) -> None:
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     keyutils.revoke(shared.serial)
-    pair.refused("TLS handshake complete, error -129", f"--tls_key={own.serial}")
-    pair.expect("target", code="unknown-identity", alert_sent="unknown_psk_identity")
-    pair.expect("host", code="alert-unknown-psk-identity", status="EKEYREJECTED")
+    pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
+    pair.expect("target", code="unknown-identity", alert_sent="decrypt_error")
+    pair.expect("host", code="alert-decrypt-error", status="EACCES")
 
 
 def revokedAtHost(lab: Lab, kind: str = KTLSAGENT) -> None:
@@ -307,8 +312,8 @@ def unreadableAtTarget(lab: Lab, kind: str = KTLSAGENT) -> None:
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     nvme.hide(shared.serial)
     pair.refused("TLS handshake complete, error -13", f"--tls_key={own.serial}")
-    pair.expect("target", code="key-forbidden", alert_sent="internal_error", status="EACCES")
-    pair.expect("host", code="alert-internal-error", status="EACCES")
+    pair.expect("target", code="key-forbidden", alert_sent="decrypt_error", status="EACCES")
+    pair.expect("host", code="alert-decrypt-error", status="EACCES")
 
 
 def withoutTls(lab: Lab, kind: str = KTLSAGENT) -> None:
@@ -456,12 +461,13 @@ def _dropped(lab: Lab, pair: _Pair, controller: nvme.Controller) -> None:
 
 def keyRejectedForGood(lab: Lab, kind: str = KTLSAGENT) -> None:
     """
-    The target forgets the key of a connected host: EKEYREJECTED ends the retries.
+    The target forgets the key of a connected host, and is to say so: EKEYREJECTED ends the
+    retries.
 
     @param lab: the stage.
     @param kind: both agents.
     """
-    pair = _Pair(lab, kind)
+    pair = _Pair(lab, kind, _FINAL if kind == KTLSAGENT else "")
     shared = nvme.generate()
     own = nvme.ownKey(shared.identity, payload=keyutils.read_key(shared.serial))
     controller: nvme.Controller = lab.closing(nvme.Controller(pair.host, f"--tls_key={own.serial}"))
@@ -469,6 +475,31 @@ def keyRejectedForGood(lab: Lab, kind: str = KTLSAGENT) -> None:
     _dropped(lab, pair, controller)
     pair.expect("host", status="EKEYREJECTED")
     pair.expect("target", code="unknown-identity")
+
+
+def keyLackedForAWhile(lab: Lab, kind: str = KTLSAGENT) -> None:
+    """
+    The target lacks the key of a connected host for a while: the host tries again, and is
+    back with the key.
+
+    @param lab: the stage.
+    @param kind: both agents.
+    """
+    pair = _Pair(lab, kind)
+    shared = nvme.generate()
+    payload = keyutils.read_key(shared.serial)
+    own = nvme.ownKey(shared.identity, payload=payload)
+    controller: nvme.Controller = lab.closing(nvme.Controller(pair.host, f"--tls_key={own.serial}"))
+    ring = nvme.keyrings()[".nvme"]
+    keyutils.unlink(shared.serial, ring)
+    controller.reset()
+    if kind == KTLSAGENT:
+        until(lambda: len(_failed(pair.agents["host"])) > 1, "the host tries again", 30.0)
+        pair.expect("target", code="unknown-identity", alert_sent="decrypt_error")
+    expect("the controller is still there", controller.exists, True)
+    keyutils.add_key(shared.identity.encode(), payload, ring, b"psk")
+    controller.waitUntilLive(60.0)
+    controller.transfer(1)
 
 
 def keyGoneForGood(lab: Lab, kind: str = KTLSAGENT) -> None:

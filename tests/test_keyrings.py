@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent import keyrings
 from ktlsagent.errors import StartError
-from ktlsagent.interfaces import IKeyrings
+from ktlsagent.interfaces import IKeyrings, KeyDescription
 from ktlsagent.keyrings import Keyrings, RequestKeyrings
 from ktlsagent.ledger import Ledger
 from tests.support import keyringstests
@@ -465,6 +465,18 @@ class RequestKeyringsTests(SynchronousTestCase):
             strict=True,
         ):
             self.assertIn(words, note)
+
+    def test_borrowUnseen(self) -> None:
+        """One that may be linked and not be seen is left out, and does not stay linked."""
+        ring = self.fake.addKeyring("unseen")
+
+        def describe(_serial: int) -> KeyDescription:
+            raise PermissionError(errno.EACCES, "a test")
+
+        self.patch(self.fake, "describe", describe)
+        self.assertEqual(self.borrow(str(ring)), [])
+        self.assertEqual((self.ledger.keyLinks, self.fake.linked()), (0, []))
+        self.assertIsNone(self.requests.name(ring))
 
     def test_borrowHeldForeign(self) -> None:
         """One that another request holds stays linked for it."""

@@ -387,6 +387,17 @@ class OneAlertTests(KeyTestCase):
         for key in KEYS:
             self.same(records(keyClient(key).start()), key.identity, DECRYPT_ERROR)
 
+    def test_unexpected(self) -> None:
+        """Should nothing be wrong with a key that nobody has, the client is refused anyway."""
+        hello = records(keyClient(KEYS[0]).start())
+        self.patch(TLSEngine, "receiveRecord", lambda _engine, _record: b"something")
+        server = keyServer()
+        self.assertEqual(
+            server.receiveRecord(hello[0]), bytes((ALERT, 3, 3, 0, 2, 2, DECRYPT_ERROR))
+        )
+        self.failure(server, "unknown-identity", errno.ENOKEY)
+        self.assertEqual(server.alertSent, DECRYPT_ERROR)
+
     def test_generated(self) -> None:
         """A generated key does not come back, which its client is told whatever is configured."""
         key = PreSharedKey(b"NVMe1G01 nqn.host nqn.target dig==", b"k" * 32, SHA256, 7)

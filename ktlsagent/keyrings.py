@@ -171,6 +171,7 @@ class RequestKeyrings:
     out when the last of them ends.
 
     @ivar keyrings: the process keyring.
+    @ivar seen: see L{ktlsagent.keys.RequestKeys}; requests share it.
     """
 
     def __init__(self, keyrings: IKeyrings, ledger: Ledger, reactor: IAgentReactor) -> None:
@@ -180,6 +181,7 @@ class RequestKeyrings:
         @param reactor: has threads to look through all keys in.
         """
         self.keyrings = keyrings
+        self.seen: dict[int, bytes] = {}
         self._ledger = ledger
         self._reactor = reactor
         self._uses: Counter[int] = Counter()

@@ -27,6 +27,7 @@ _LENGTHS = range(16, 513)
 
 _PEM = b"-----BEGIN "
 _MOST_SHOWN = 8
+_MOST_SEEN = 2**14
 _A_KEYRING = "a keyring with pre-shared keys"
 
 _WORDS = {
@@ -66,10 +67,13 @@ class RequestKeys:
 
     @ivar keyrings: the kernel's keys.
     @ivar rings: the serials of the keyrings that are linked for the request.
+    @ivar seen: identities of keys, by serial, as they were when they were looked at: a peer
+        that makes us look at all keys does so once.
     """
 
     keyrings: IKeyrings
     rings: Sequence[int]
+    seen: dict[int, bytes] = field(default_factory=dict)
 
     def preSharedKey(self, serial: int) -> PreSharedKey:
         """
@@ -129,7 +133,11 @@ class RequestKeys:
             self._listed(found)
             serial = next((found.present[name] for name in offered if name in found.present), None)
         if serial is not None:
-            return self.preSharedKey(serial)
+            key = self.preSharedKey(serial)
+            if key.identity in offered:
+                return key
+            # Its number has become another key's.
+            self.seen.pop(serial, None)
         if found.refusal is not None:
             try:
                 raise found.refusal
@@ -170,18 +178,29 @@ class RequestKeys:
             if most is not None and len(serials) > most:
                 found.more = " and more"
             for serial in serials[:most]:
-                try:
-                    described = self.keyrings.describe(serial)
-                except OSError as error:
-                    found.unusable.append(f"key {serial} cannot be used: {error.strerror}")
-                    continue
-                if described.type not in _PRESHARED_TYPES:
-                    continue
-                flaw = flawOf(described)
-                if flaw is None:
-                    found.present.setdefault(described.description, serial)
-                else:
-                    found.unusable.append(f"key {serial} cannot be used: found {flaw}")
+                identity = self.seen.get(serial)
+                if identity is None:
+                    identity = self._identity(serial, found)
+                if identity is not None:
+                    found.present.setdefault(identity, serial)
+
+    def _identity(self, serial: int, found: _Found) -> bytes | None:
+        """Find out which identity a key is for, and remember it: that never changes."""
+        try:
+            described = self.keyrings.describe(serial)
+        except OSError as error:
+            found.unusable.append(f"key {serial} cannot be used: {error.strerror}")
+            return None
+        if described.type not in _PRESHARED_TYPES:
+            return None
+        flaw = flawOf(described)
+        if flaw is not None:
+            found.unusable.append(f"key {serial} cannot be used: found {flaw}")
+            return None
+        if len(self.seen) >= _MOST_SEEN:
+            self.seen.clear()
+        self.seen[serial] = described.description
+        return described.description
 
     def ownCertificate(
         self, certificate: int | None, privateKey: int | None, configured: OwnCertificate | None

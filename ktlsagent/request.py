@@ -171,7 +171,7 @@ class Upcall:
                 self._rings += await keyrings.borrow(
                     policy.keyringsFor(self._request, self._profiles.keyrings), self._report.note
                 )
-                keys = RequestKeys(keyrings.keyrings, self._rings)
+                keys = RequestKeys(keyrings.keyrings, self._rings, keyrings.seen)
                 served = await self._withTokens(served)
                 # Nobody but the engine keeps the plan: a pre-shared key may be in it.
                 engine = engineFor(policy.plan(self._request, served, keys))

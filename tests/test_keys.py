@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent import keys
 from ktlsagent.errors import HandshakeError, KeyForbidden, KeyUnusable
+from ktlsagent.interfaces import KeyDescription
 from ktlsagent.keys import RequestKeys
 from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from tests.support import certificates
-from tests.support.fakekeyrings import FakeKeyrings
+from tests.support.fakekeyrings import FakeKeyrings, _Key
 from tests.support.keyringstests import LINK, NEW, READ, SEARCH, SETATTR, VIEW, WRITE
 
 NVME = b"NVMe1R01 nqn.host nqn.target dig=="
@@ -288,6 +290,43 @@ class LookUpTests(KeysTestCase):
         self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b"]).serial, exact)
         self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b", b"NVMe1R01 a b c"]).serial, exact)
         self.assertEqual(self.keys.lookUp([b"NVMe1R01 a b c"]).serial, longer)
+
+    def test_beginsAlikeAmongMany(self) -> None:
+        """Who makes the kernel find another key makes us look at all of them once, not again."""
+        for number in range(200):
+            self.fake.addKey(self.ring, b"NVMe0R01 host disk%03d" % number, type="psk")
+        self.unknown(b"NVMe0R01 host disk")
+        self.fake.describes = 0
+        self.unknown(b"NVMe0R01 host disk")
+        self.assertLess(self.fake.describes, 6)
+        new = self.fake.addKey(self.ring, b"NVMe0R01 host disk", type="psk")
+        self.assertEqual(self.keys.lookUp([b"NVMe0R01 host disk"]).serial, new)
+
+    def test_seenOnce(self) -> None:
+        """What was seen of a key is asked again before it is used."""
+        longer = self.fake.addKey(self.ring, b"NVMe0R01 host disk2", type="psk")
+        serial = self.fake.addKey(self.ring, b"NVMe0R01 host disk", type="psk")
+        self.assertEqual(self.keys.lookUp([b"NVMe0R01 host disk"]).serial, serial)
+        self.fake.own(serial, 0, NEW | WRITE)
+        error = self.assertRaises(KeyForbidden, self.keys.lookUp, [b"NVMe0R01 host disk"])
+        self.refusal(error, "key-untrusted")
+        self.fake.own(serial, 0)
+        self.fake.forget(serial)
+        self.assertIsNotNone(longer)
+        self.fake._add(
+            _Key(KeyDescription("psk", b"NVMe0R01 host other", 0, NEW), b"k" * 32), serial
+        )
+        for _again in range(2):
+            self.unknown(b"NVMe0R01 host disk")
+        self.assertEqual(self.keys.lookUp([b"NVMe0R01 host other"]).serial, serial)
+
+    def test_seenBound(self) -> None:
+        """Not all keys that there ever were are remembered."""
+        self.patch(keys, "_MOST_SEEN", 3)
+        for number in range(8):
+            self.fake.addKey(self.ring, b"NVMe0R01 host disk%d" % number, type="psk")
+        self.unknown(b"NVMe0R01 host disk")
+        self.assertLessEqual(len(self.keys.seen), 3)
 
     def test_strangeIdentities(self) -> None:
         """What is no description of a key is the identity of none."""

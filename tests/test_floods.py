@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ktlsagent.policy import SETTLE_SECONDS
 from ktlsagent.protocols import handshake
 from ktlsagent.protocols.handshake import HandshakeProtocol
-from ktlsagent.protocols.record import MOST_OCTETS
+from ktlsagent.protocols.record import MOST_OCTETS, alertName
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509, FakeUpcall
@@ -28,6 +28,7 @@ from tests.support.tlspeers import (
 _MOST_STEPS = 66
 """The beginning, the records that are taken, and one that is not."""
 
+_ALERT = 21
 _IDENTITY = b"NVMe1R01 nqn.host nqn.target"
 _CHANGE_CIPHER_SPEC = bytes.fromhex("140303000101")
 _USER_CANCELED = bytes.fromhex("1503030002015a")
@@ -134,6 +135,25 @@ class FloodTests(AgentTestCase):
             self.flood(far, [bytes((kind, 3, 3, 0, 0))] * 10)
             self.refused(upcall, "bad-record", "unexpected_message")
             self.assertEqual(self.steps, 1)
+
+    def test_badRecords(self) -> None:
+        """What is no record is answered by its alert, first or later, in every role."""
+        for role, mode in ((SERVERHELLO, X509), (SERVERHELLO, PSK), (CLIENTHELLO, UNAUTH)):
+            begin = bytes.fromhex("160301000101" if role == SERVERHELLO else "160303000102")
+            for before in (b"", begin):
+                for header, code, alert in (
+                    ("1603034101", "record-overflow", "record_overflow"),
+                    ("170303ffff", "record-overflow", "record_overflow"),
+                    ("6303030001", "not-tls", "unexpected_message"),
+                    ("1602000001", "not-tls", "unexpected_message"),
+                    ("1603030000", "bad-record", "unexpected_message"),
+                ):
+                    self.steps = 0
+                    upcall, far = self.ask(role, mode, peerName=b"server.lab")
+                    self.flood(far, [before, bytes.fromhex(header) + b"x"])
+                    self.refused(upcall, code, alert)
+                    (told,) = [one for one in records(far.recv(2**12)) if one[0] == _ALERT]
+                    self.assertEqual(alertName(told[-1]), alert)
 
     def test_octets(self) -> None:
         """A handshake has an end however long its records are."""

@@ -70,9 +70,12 @@ LAYERS: dict[str, str] = {
     "seldom": "",
     "stepqueue": "errors fairness seldom",
     "peers.patterns": "",
-    "peers.signedcontent": "protocols",
-    "peers.presented": "errors peers.signedcontent protocols texts",
-    "peers.rules": "peers.patterns peers.presented peers.signedcontent",
+    "peers.folding": "",
+    "peers.certificatefields": "protocols",
+    "peers.signedcontent": "peers.certificatefields protocols",
+    "peers.generalnames": "peers.certificatefields peers.folding protocols",
+    "peers.presented": "errors peers.generalnames peers.signedcontent protocols texts",
+    "peers.rules": "peers.folding peers.patterns peers.presented peers.signedcontent",
     "peers.authorisation": "errors peers.presented peers.rules texts",
     "profiles": "peers.authorisation peers.patterns protocols",
     "config.keyfile": "errors",
@@ -80,7 +83,8 @@ LAYERS: dict[str, str] = {
     "config.places": "config.keyfile config.values",
     "peers.certificatetexts": "peers.presented",
     "peers.tagfilters": (
-        "config.keyfile config.values peers.certificatetexts peers.patterns peers.presented "
+        "config.keyfile config.values peers.certificatefields peers.certificatetexts "
+        "peers.folding peers.patterns peers.presented "
         "peers.rules"
     ),
     "peers.tagfiles": "config.keyfile config.values errors peers.tagfilters",
@@ -101,7 +105,7 @@ LAYERS: dict[str, str] = {
         "bugs credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
         "errors interfaces protocols"
     ),
-    "peers.names": "errors protocols texts",
+    "peers.names": "errors peers.generalnames protocols texts",
     "peers.peerrules": "errors peers.signedcontent profiles protocols texts",
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (

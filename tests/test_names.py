@@ -5,15 +5,20 @@ from __future__ import annotations
 import ipaddress
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import PeerRejected, RequestRefused
-from ktlsagent.peers.names import ReferenceName, judgeName, presentedNames, referenceName
+from ktlsagent.peers.generalnames import DNS, EMAIL, IP, OTHER_NAME, URI
+from ktlsagent.peers.names import ReferenceName, judgeName, referenceName
+from ktlsagent.protocols.asn1 import encode
 from tests.support import certificates
 from tests.support.properties import patient
+from tests.support.unreadable import rawNames, unreadableNames
+
+SRV = encode(6, bytes.fromhex("2b06010505070807")) + b"\xa0\x02"
+"""An SRV-ID (RFC 4985), without its value."""
 
 
 class ReferenceNameTests(SynchronousTestCase):
@@ -127,7 +132,7 @@ class ReferenceNameTests(SynchronousTestCase):
 
 
 class JudgeTests(SynchronousTestCase):
-    """Tests for L{judgeName} and L{presentedNames}."""
+    """Tests for L{judgeName}."""
 
     def judge(self, name: str, *hosts: str, addresses: tuple[str, ...] = ()) -> PeerRejected | None:
         """
@@ -206,7 +211,6 @@ class JudgeTests(SynchronousTestCase):
         key = certificates.server().key
         names = x509.SubjectAlternativeName([x509.RFC822Name("root@server.lab")])
         certificate = self.sign(names)
-        self.assertEqual(presentedNames(certificate), "neither DNS nor IP names")
         verdict = judgeName(referenceName(b"server.lab"), certificate)
         self.assertIn("neither DNS nor IP names", self.mismatch(verdict))
         self.assertEqual(certificate.public_key(), key.public_key())
@@ -223,16 +227,76 @@ class JudgeTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """A certificate whose names cannot be read is refused, and nothing else happens."""
-        unreadable = [
-            self.sign(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), content))
-            # An x400Address, an IA5String that is none, no sequence at all.
-            for content in (b"\x30\x02\xa3\x00", b"\x30\x03\x82\x01\xff", b"\x05\x00")
-        ]
-        unreadable.append(self.duplicated())
-        for certificate in unreadable:
+        for certificate in unreadableNames():
             for name in (b"server.lab", b"10.0.0.2"):
                 words = self.mismatch(judgeName(referenceName(name), certificate))
-                self.assertIn("found one for extensions that cannot be read (", words)
+                self.assertIn("found one for names that cannot be read (", words)
+
+    def test_besides(self) -> None:
+        """No entry spoils one that is asked for, whatever is in it."""
+        good = ((DNS, b"Server.lab"), (DNS, b"*.wild.lab"), (IP, b"\x0a\x00\x00\x02"))
+        for odd in (
+            *((DNS, content) for content in (b"10.0.0.2", b"*.lab", b"*", b"a.*.lab", b"*.*.lab")),
+            *((DNS, content) for content in (b"", b"12345", b"a..b", b"*..lab", b"\xff", b"\x00")),
+            *((DNS, content) for content in (b"1" * 5000, b" server.lab", b"*server*.lab", b"::1")),
+            *((IP, content) for content in (b"", b"\x0a", b"\x0a\x00\x00\x02\xff\xff\xff\xff")),
+            *((URI, content) for content in (b"urn:uuid:f81d4fae", b"https://h:8443/", b"", b"a")),
+            *((URI, content) for content in (b"\xff", b"https://*.lab", b":::", b"1.2.3.4:5")),
+            *((OTHER_NAME, content) for content in (b"", SRV + b"\x05\x00", SRV + b"\x16\x01\xff")),
+            *((tag, b"\x30") for tag in (EMAIL, 0x88, 0xA3, 0xA4, 0xA5, 0x8A)),
+        ):
+            for names in ((odd, *good), (*good, odd)):
+                certificate = rawNames(*names)
+                for name in ("server.lab", "SERVER.LAB", "a.wild.lab", "10.0.0.2"):
+                    self.assertIsNone(judgeName(referenceName(name.encode()), certificate), odd)
+                for name in ("other.lab", "lab", "10.0.0.3", "fd00::2", "x"):
+                    self.mismatch(judgeName(referenceName(name.encode()), certificate))
+
+    def test_asTheyAre(self) -> None:
+        """Nothing is taken off a name before it is compared."""
+        for name in (
+            *(b" server.lab", b"server.lab ", b"server.lab\n", b"\rserver.lab", b"server.lab\t"),
+            *(
+                b"\x0bserver.lab",
+                b"server.lab\x00",
+                b"server.lab.",
+                b".server.lab",
+                b"server.lab\x1f",
+            ),
+            *(
+                b" *.lab.example",
+                b"*.lab.example ",
+                b"\xc2\xa0server.lab",
+                b"\xef\xbb\xbfserver.lab",
+            ),
+        ):
+            certificate = rawNames((DNS, name))
+            for reference in (b"server.lab", b"a.lab.example"):
+                self.mismatch(judgeName(referenceName(reference), certificate))
+
+    def test_said(self) -> None:
+        """The names that could not be compared are told apart."""
+        certificate = rawNames((DNS, b"*.lab"), (DNS, b"a.lab"), (IP, b"\x01"), (DNS, b" b.lab\n"))
+        for name, odd in (("b.lab", "DNS:*.lab, DNS: b.lab\\n"), ("10.0.0.1", "IP:\\x01")):
+            words = self.mismatch(judgeName(referenceName(name.encode()), certificate))
+            everything = "DNS:*.lab, DNS:a.lab, IP:\\x01, DNS: b.lab\\n"
+            self.assertTrue(
+                words.endswith(f"found one for {everything}; of these it cannot be {odd}"), words
+            )
+
+    @patient
+    @given(st.lists(st.tuples(st.sampled_from((DNS, IP, URI, EMAIL)), st.binary(max_size=20))))
+    @example([(DNS, b"server.lab\n")])
+    def test_anyNames(self, names: list[tuple[int, bytes]]) -> None:
+        """Whatever the others are, the name has to be there, and is enough."""
+        for name, entry in (
+            ("server.lab", (DNS, b"server.lab")),
+            ("::1", (IP, bytes(15) + b"\x01")),
+        ):
+            reference = referenceName(name.encode())
+            self.assertIsNone(judgeName(reference, rawNames(*names, entry)))
+            if entry not in names:
+                self.mismatch(judgeName(reference, rawNames(*names)))
 
     def sign(self, *extensions: x509.ExtensionType) -> x509.Certificate:
         """
@@ -255,19 +319,3 @@ class JudgeTests(SynchronousTestCase):
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(credentials.key, good.signature_hash_algorithm)  # type: ignore[arg-type]
-
-    def duplicated(self) -> x509.Certificate:
-        """
-        Make a certificate that has an extension twice.
-
-        @return: the certificate; its signature is not good.
-        """
-        certificate = self.sign(
-            *(
-                x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.2.3.4.{last}"), b"\x05\x00")
-                for last in (5, 6)
-            )
-        )
-        content = certificate.public_bytes(serialization.Encoding.DER)
-        first, second = (bytes((6, 4, 0x2A, 3, 4, last)) for last in (5, 6))
-        return x509.load_der_x509_certificate(content.replace(second, first))

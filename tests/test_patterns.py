@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.peers.patterns import expression, matchesPattern
+from ktlsagent.peers.patterns import expression, matchesPattern, mayOverlap
 from tests.support.patterns import reference
 from tests.support.properties import patient
 
@@ -97,3 +98,46 @@ class PatternTests(SynchronousTestCase):
         self.assertTrue(matchesPattern("*", text))
         self.assertTrue(matchesPattern("?" * len(text), text))
         self.assertFalse(matchesPattern("?" * (len(text) + 1), text))
+
+
+TEXTS = ["".join(some) for count in range(8) for some in itertools.product("ab", repeat=count)]
+"""All texts that decide on short patterns."""
+
+
+class OverlapTests(SynchronousTestCase):
+    """Tests for L{mayOverlap}."""
+
+    def test_overlap(self) -> None:
+        """Literals, wildcards and both."""
+        for one, other, expected in (
+            ("laptop7", "laptop7", True),
+            ("laptop7", "laptop8", False),
+            ("laptop7", "laptop77", False),
+            ("*", "laptop7", True),
+            ("*", "", True),
+            ("?", "", False),
+            ("l*", "*7", True),
+            ("l*", "x*", False),
+            ("*7", "*8", False),
+            ("l?ptop*", "la*", True),
+            ("ab*ba", "aba", False),
+            ("ab*ba", "abba", True),
+            ("ab*ba", "???", False),
+            ("a*b*c", "ac", False),
+            # Not seen: the star in the middle has nothing to stand for.
+            ("a*b*c", "axc", True),
+        ):
+            self.assertIs(mayOverlap(one, other), expected, (one, other))
+            self.assertIs(mayOverlap(other, one), expected, (other, one))
+
+    @patient
+    @given(st.text("ab*?", max_size=3), st.text("ab*?", max_size=3))
+    @example("a*a", "a")
+    @example("*b*", "aa")
+    def test_asDefined(self, one: str, other: str) -> None:
+        """No text that both match is missed, and one star is understood exactly."""
+        both = any(reference(one, text) and reference(other, text) for text in TEXTS)
+        found = mayOverlap(one, other)
+        self.assertTrue(found or not both)
+        if max(one.count("*"), other.count("*")) < 2 or min(one.count("*"), other.count("*")) > 0:
+            self.assertIs(found, both)

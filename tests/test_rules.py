@@ -11,6 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent.peers.generalnames import DNS
 from ktlsagent.peers.presented import Presented, Unreadable
 from ktlsagent.peers.rules import parseTest
 from ktlsagent.peers.signedcontent import contentDigest, keyDigest, otherForms
@@ -18,7 +19,7 @@ from tests.support import certificates
 from tests.support.anycertificate import anyCertificate
 from tests.support.patterns import reference
 from tests.support.properties import patient
-from tests.support.unreadable import unreadableNames, withIssuer, withSubject
+from tests.support.unreadable import rawNames, unreadableNames, withIssuer, withSubject
 
 UPN = "1.3.6.1.4.1.311.20.2.3"
 """A user principal name, as directories write it."""
@@ -122,8 +123,68 @@ class DNSTests(RuleTestCase):
         """A wildcard is not expanded: it is allowed by its own text, and denied by what fits it."""
         presented = peer(x509.DNSName("*.Example.org"))
         self.answers(True, presented, "dns:*.example.org")
-        self.answers(None, presented, "dns:*.*.org", "dns:?.example.org")
-        self.answers(False, presented, "dns:a.example.org", "dns:*", "dns:*.other.org")
+        self.answers(None, presented, "dns:*.*.org", "dns:?.example.org", "dns:a.example.org")
+        self.answers(False, presented, "dns:a.b.example.org", "dns:*", "dns:*.other.org")
+
+    def test_wildcardsThatCover(self) -> None:
+        """Nobody can tell of a rule and a wildcard if there is a host for which both stand."""
+        for name, covered, others in (
+            (
+                "*.cluster.example.org",
+                ("laptop7.cluster.example.org", "l*.cluster.example.org", "*.*.example.org"),
+                ("laptop7.example.org", "a.laptop7.cluster.example.org", "cluster.example.org"),
+            ),
+            (
+                "l*.lab",
+                ("laptop7.lab", "?aptop7.lab", "*7.lab", "l.lab"),
+                ("x.lab", "?.x", "xl*.lab"),
+            ),
+            ("*7.lab", ("laptop7.lab", "l*.lab", "?.lab", "7.lab"), ("laptop8.lab", "*8.lab")),
+            (
+                "l*7.lab",
+                ("laptop7.lab", "l7.lab", "l?7.lab"),
+                ("l.lab", "7.lab", "?.lab", "*8.lab"),
+            ),
+            ("a.*.lab", ("a.b.lab", "*.b.lab", "?.?.lab"), ("b.b.lab", "a.lab", "a.b.c.lab")),
+            ("*.*.lab", ("a.b.lab", "*.b.lab"), ("a.lab", "a.b.c.lab")),
+            ("*", ("a", "?"), ("a.b", "*.b")),
+            ("*.lab.", ("a.lab", "*.lab"), ("a.b.lab", "a.lax")),
+            ("a..lab", ("a.*.lab",), ("a.b.lab", "a.lab")),
+        ):
+            presented = peer(x509.DNSName(name), x509.DNSName("other.example"))
+            self.answers(None, presented, *(f"dns:{rule}" for rule in covered))
+            self.answers(False, presented, *(f"dns:{rule}" for rule in others))
+            self.answers(True, presented, "dns:other.example", "dns:OTHER.*")
+
+    def test_oddNames(self) -> None:
+        """Of what is not the name of a host nobody can tell, unless another name is meant."""
+        for odd in (
+            *("\u212aing.lab", "l\u0131nux.lab", "m\u00fcller.lab", "\uff4b\uff49\uff4e\uff47.lab"),
+            *(
+                " king.lab",
+                "king.lab ",
+                "king.lab\n",
+                "king.lab\x00",
+                "king.lab\x00.lab",
+                "k ing.lab",
+            ),
+        ):
+            presented = Presented(rawNames((DNS, odd.encode()), (DNS, b"A.lab")))
+            self.answers(None, presented, "dns:king.lab", "dns:*.lax", "dns:b")
+            self.answers(True, presented, "dns:a.lab", "dns:*.lab")
+
+    @patient
+    @given(
+        st.lists(st.text("ab*?", min_size=1, max_size=4), min_size=1, max_size=3),
+        st.lists(st.text("ab*", min_size=1, max_size=4), min_size=1, max_size=3),
+        st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=3),
+    )
+    def test_anyWildcards(self, rule: list[str], name: list[str], host: list[str]) -> None:
+        """A host that both match is never missed."""
+        if any(len(host) != len(one) or not all(map(reference, one, host)) for one in (rule, name)):
+            return
+        presented = peer(x509.DNSName(".".join(name)))
+        self.assertIsNot(parseTest(f"dns:{'.'.join(rule)}")(presented), False)
 
     def test_doubtful(self) -> None:
         """A name with an empty label or a dot at the end is allowed by nothing, but denied."""
@@ -190,12 +251,16 @@ class IPTests(RuleTestCase):
         )
 
     def test_mapped(self) -> None:
-        """An IPv4 address that is written as an IPv6 one is IPv4, on either side."""
-        for text in ("10.0.0.5", "::ffff:10.0.0.5"):
-            presented = peer(address(text))
-            self.answers(True, presented, "ip:10.0.0.5", "ip:::ffff:10.0.0.5", "ip:10.0.0.0/8")
-            self.answers(True, presented, "ip:::ffff:10.0.0.0/104", "ip:::ffff:0.0.0.0/96")
-            self.answers(False, presented, "ip:::/0", "ip:::ffff:11.0.0.0/104", "ip:::fffe:0:0/95")
+        """An IPv6 address that stands for one of IPv4 is neither: nobody can tell what is meant."""
+        presented = peer(address("::ffff:10.0.0.5"))
+        self.answers(None, presented, "ip:10.0.0.5", "ip:10.0.0.0/8", "ip:::/0", "ip:11.0.0.0/8")
+        both = peer(address("::ffff:10.0.0.5"), address("10.0.0.6"))
+        self.answers(True, both, "ip:10.0.0.6", "ip:10.0.0.0/8")
+        self.answers(None, both, "ip:10.0.0.5")
+        self.wrong(
+            "the IPv4 address or network itself",
+            *("ip:::ffff:10.0.0.5", "ip:::ffff:10.0.0.0/104", "ip:::ffff:0.0.0.0/96"),
+        )
 
     def test_versions(self) -> None:
         """No IPv6 address is in an IPv4 network."""
@@ -232,7 +297,7 @@ class IPTests(RuleTestCase):
         base = other or addresses[0]
         assume(length <= base.max_prefixlen)
         network = ipaddress.ip_network(f"{base}/{length}", strict=False)
-        for one in addresses:
+        for one in (*addresses, network[0]):
             assume(not isinstance(one, ipaddress.IPv6Address) or one.ipv4_mapped is None)
         expected = any(one in network for one in addresses)
         presented = peer(*map(x509.IPAddress, addresses))

@@ -29,6 +29,7 @@ from tests.support.anycertificate import (
     usages,
 )
 from tests.support.properties import patient
+from tests.support.unreadable import rawNames
 
 ALTERNATIVE = "x509.extension.subjectAltName"
 
@@ -409,8 +410,11 @@ class AlternativeNameTests(FilterTestCase):
             f"{ALTERNATIVE}.dNSName",
             self.certificate,
             ("client.example.org", "CLIENT.example.ORG", "*.example.org", "*.wild.example", "*"),
-            ("example.org", "a.wild.example", "192.0.2.7", "nobody@*"),
+            ("example.org", "wild.example", "192.0.2.7", "nobody@b"),
         )
+        # Hosts that the wildcard may stand for.
+        for pattern in ("a.wild.example", "a.b.wild.*", "?x.w*"):
+            self.assertIsNone(self.matches(f"{ALTERNATIVE}.dNSName", pattern, self.certificate))
         self.assertIn("xn--", self.refused(f"{ALTERNATIVE}.dNSName", "m\xfcller.example")[2])
 
     def test_iPAddress(self) -> None:
@@ -490,18 +494,41 @@ class AlternativeNameTests(FilterTestCase):
                 self.check(f"{ALTERNATIVE}.{kind}", certificate, (), (parameter,))
 
     def test_unreadable(self) -> None:
-        """Extensions that cannot be read say nothing, not even that a name is missing."""
-        for certificate in (
-            anyCertificate(unreadable()),
-            anyCertificate(unreadable(ExtensionOID.KEY_USAGE)),
-        ):
-            for kind, parameter in (
-                (f"{ALTERNATIVE}.dNSName", "*"),
-                (f"{ALTERNATIVE}.iPAddress", "0.0.0.0/0"),
-                ("x509.extension.keyUsage", "digitalSignature"),
-                ("x509.extension.extendedKeyUsage", "clientAuth"),
-            ):
-                self.assertIsNone(self.matches(kind, parameter, certificate))
+        """An extension that cannot be read says nothing, and the others what they say."""
+        names = alternatives(x509.DNSName("a"), x509.IPAddress(ipaddress.ip_address("192.0.2.7")))
+        good = {
+            ExtensionOID.SUBJECT_ALTERNATIVE_NAME: names,
+            ExtensionOID.KEY_USAGE: usages("digital_signature"),
+            ExtensionOID.EXTENDED_KEY_USAGE: purposes("1.3.6.1.5.5.7.3.2"),
+        }
+        asked = (
+            (f"{ALTERNATIVE}.dNSName", "*"),
+            ("x509.extension.keyUsage", "digitalSignature"),
+            ("x509.extension.extendedKeyUsage", "clientAuth"),
+            (f"{ALTERNATIVE}.iPAddress", "0.0.0.0/0"),
+        )
+        for bad in good:
+            extensions = [unreadable(oid) if oid == bad else good[oid] for oid in good]
+            for certificate in (anyCertificate(*extensions), anyCertificate(*extensions[::-1])):
+                for (kind, parameter), oid in zip(asked, (*good, next(iter(good))), strict=True):
+                    expected = None if oid == bad else True
+                    self.assertIs(self.matches(kind, parameter, certificate), expected)
+
+    def test_oddNames(self) -> None:
+        """A name that cannot be compared makes its kind doubtful, and no other one."""
+        kinds = (
+            ("dNSName", "a", 0x82, b"a"),
+            ("rfc822Name", "a@b", 0x81, b"a@b"),
+            ("uniformResourceIdentifier", "a:b", 0x86, b"a:b"),
+            ("iPAddress", "192.0.2.7", 0x87, bytes((192, 0, 2, 7))),
+        )
+        for bad, _parameter, tag, _content in kinds:
+            odd = (tag, "\u212a".encode())
+            for kind, parameter, good, content in kinds:
+                name = f"{ALTERNATIVE}.{kind}"
+                expected = None if kind == bad else False
+                self.assertIs(self.matches(name, parameter, rawNames(odd)), expected)
+                self.assertIs(self.matches(name, parameter, rawNames(odd, (good, content))), True)
 
     def test_nobody(self) -> None:
         """A filter of the certificate itself says nothing about who has shown none."""
@@ -514,9 +541,9 @@ class AlternativeNameTests(FilterTestCase):
         self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, length: int
     ) -> None:
         """A certificate matches each network that its address is in, and no network beside it."""
-        certificate = anyCertificate(alternatives(x509.IPAddress(address)))
-        # An address of version 4 is one, in whatever form.
+        # Of one that stands for an address of IPv4 nobody can tell.
         address = plainAddress(address)
+        certificate = anyCertificate(alternatives(x509.IPAddress(address)))
         length = min(length, address.max_prefixlen)
         network = ipaddress.ip_network((address, length), strict=False)
         kind = f"{ALTERNATIVE}.iPAddress"

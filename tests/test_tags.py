@@ -164,12 +164,12 @@ class EvaluationTests(TagsTestCase):
         tags = self.everyType()
         for certificate in (*unreadableNames(), anyCertificate(unreadable())):
             given = tags.of(Presented(certificate))
-            self.assertEqual([name for name in given if "extension" in name], [])
-            self.assertEqual(len(given), 9)
+            self.assertEqual([name for name in given if "subjectAltName" in name], [])
+            self.assertEqual(len(given), 11)
             verdicts = tags.verdicts(Presented(certificate))
             self.assertEqual(
                 {name for name in verdicts if verdicts[name] is None},
-                {name for name in verdicts if "extension" in name},
+                {name for name in verdicts if "subjectAltName" in name},
             )
 
     def test_unknownAmongOthers(self) -> None:
@@ -179,7 +179,7 @@ class EvaluationTests(TagsTestCase):
             "  maybe: {filter: [host]}\n"
             "  maybe-not: {filter: [not host]}\n"
             "  lab-and-maybe: {filter: [lab, not host]}\n"
-            "  maybe-and-lab: {filter: [client, lab]}\n"
+            "  maybe-and-lab: {filter: [host, lab]}\n"
             "  never: {filter: [host, not lab]}\n"
             "  never-either: {filter: [self, not signs]}\n"
             "  surely: {filter: [lab, not self]}\n"

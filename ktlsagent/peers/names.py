@@ -6,26 +6,31 @@ from __future__ import annotations
 
 import encodings.punycode  # noqa: F401 - idna would import it in mid-handshake
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import idna
 import idna.uts46data  # as above
 from cryptography import x509
-from service_identity.cryptography import (
-    verify_certificate_hostname,
-    verify_certificate_ip_address,
+from service_identity.hazmat import (
+    DNS_ID,
+    DNSPattern,
+    IPAddress_ID,
+    IPAddressPattern,
+    verify_service_identity,
 )
-from service_identity.exceptions import CertificateError, VerificationError
 
 from ktlsagent.errors import PeerRejected, RequestRefused
-from ktlsagent.protocols.verification import UNREADABLE
-from ktlsagent.texts import FIELD, cut, listed
+from ktlsagent.peers.generalnames import DNS, IP, describe, presentedNames
+from ktlsagent.protocols.asn1 import Element
+from ktlsagent.texts import FIELD, cut, listed, printable
 
-_PREFIXES: Mapping[type[x509.DNSName | x509.IPAddress], str] = {
-    x509.DNSName: "DNS",
-    x509.IPAddress: "IP",
-}
+_PREFIXES: Final = {DNS: "DNS", IP: "IP"}
+
+_COMPARED: Final = re.compile(rb"[A-Za-z0-9_.*-]+")
+"""What service-identity does not change before it compares it, but for its case."""
 
 _HOST_NAME_LENGTH = 253
 """Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""
@@ -100,36 +105,53 @@ def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRe
     @param certificate: the server's own certificate; its chain is good.
     @return: the refusal, or C{None}.
     """
+    kind = DNS if reference.address is None else IP
     try:
-        if reference.address is None:
-            verify_certificate_hostname(certificate, reference.text)
-        else:
-            verify_certificate_ip_address(certificate, str(reference.address))
-    except (VerificationError, CertificateError, *UNREADABLE) as error:
-        kind = "DNS" if reference.address is None else "IP"
-        found = presentedNames(certificate)
-        why = "" if isinstance(error, VerificationError) else f" ({cut(str(error))})"
-        return PeerRejected(
-            "name-mismatch",
-            f"expected a certificate for {kind}:{reference.address or reference.text}, "
-            f"found one for {found}{why}",
-        )
-    return None
+        everything = presentedNames(certificate)
+    except ValueError as error:
+        found = f"names that cannot be read ({cut(str(error))})"
+    else:
+        asked = [name for name in everything if name.tag == kind]
+        if _isAmong(reference, asked):
+            return None
+        found = listed([name for name in everything if name.tag in _PREFIXES], _shown)
+        found = found or ("neither DNS nor IP names" if everything else "no subjectAltName")
+        odd = [name for name in asked if _pattern(name) is None]
+        if odd:
+            found += f"; of these it cannot be {listed(odd, _shown)}"
+    return PeerRejected(
+        "name-mismatch",
+        f"expected a certificate for {_PREFIXES[kind]}:{reference.address or reference.text}, "
+        f"found one for {found}",
+    )
 
 
-def presentedNames(certificate: x509.Certificate) -> str:
-    """
-    List the names in a certificate for people.
+def _shown(name: Element) -> str:
+    prefix, _, text = describe(name).partition(":")
+    return printable(f"{prefix.upper()}:{text}")
 
-    @param certificate: any certificate.
-    @return: its DNS and IP names, or the first ones, or words that there are none.
-    """
+
+def _pattern(name: Element) -> DNSPattern | IPAddressPattern | None:
+    """Read a name as service-identity does; C{None} if it is none that it can compare."""
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return "no subjectAltName"
-    except UNREADABLE:
-        return "extensions that cannot be read"
-    asked = [name for kind in _PREFIXES for name in names if isinstance(name, kind)]
-    text = listed(asked, lambda name: f"{_PREFIXES[type(name)]}:{name.value}")
-    return text or "neither DNS nor IP names"
+        if name.tag == IP:
+            return IPAddressPattern.from_bytes(name.content)
+        # It would strip what is before and behind a name, which is compared as it is.
+        return DNSPattern.from_bytes(name.content) if _COMPARED.fullmatch(name.content) else None
+    except Exception:  # noqa: BLE001 - no certificate may end a handshake
+        return None
+
+
+def _isAmong(reference: ReferenceName, names: Sequence[Element]) -> bool:
+    """Say whether a name is among those of a certificate."""
+    if "." not in reference.text:
+        # Older versions cannot take a wildcard and a name of one label together.
+        names = [name for name in names if b"*" not in name.content]
+    patterns = [pattern for pattern in map(_pattern, names) if pattern is not None]
+    address = reference.address
+    try:
+        wanted = DNS_ID(reference.text) if address is None else IPAddress_ID(str(address))
+        verify_service_identity(patterns, [wanted], [])
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True

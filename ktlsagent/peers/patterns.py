@@ -44,3 +44,25 @@ def expression(pattern: str, stop: str = "") -> str:
     # there: a later place could only leave less room for what follows.
     found = "".join(f"(?>{one}*?{piece})" for piece in middle)
     return f"{first}{found}{one}*{last}"
+
+
+def mayOverlap(one: str, other: str) -> bool:
+    """
+    Say whether there may be a string that both of two patterns match.
+
+    @param one: a pattern.
+    @param other: another one.
+    @return: false only if there is none; it is not always false then if one has
+        more than one C{*} and the other none.
+    """
+    sides = [(pattern.partition("*")[0], pattern.rpartition("*")[2]) for pattern in (one, other)]
+    (head, tail), (otherHead, otherTail) = sides
+    for pattern, opposite in ((one, other), (other, one)):
+        if "*" not in pattern and len(pattern) < len(opposite.replace("*", "")):
+            return False
+    return _agree(head, otherHead) and _agree(tail[::-1], otherTail[::-1])
+
+
+def _agree(one: str, other: str) -> bool:
+    """Say whether the beginnings of two strings can be the same."""
+    return all(a == b or "?" in (a, b) for a, b in zip(one, other, strict=False))

@@ -7,35 +7,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ktlsagent.errors import AgentError
+from ktlsagent.peers.generalnames import Names, describe, readNames
 from ktlsagent.peers.signedcontent import otherForms
-from ktlsagent.protocols.asn1 import decodeText
 from ktlsagent.protocols.verification import (
-    UNREADABLE,
     describeIssuer,
-    describeName,
     describeSubject,
 )
 from ktlsagent.texts import cut, listed, printable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_SCHEME_AND_HOST = re.compile(r"[^:/?#]*:(?://[^/?#]*)?")
-
-_PREFIXES: Mapping[type[x509.GeneralName], str] = {
-    x509.DNSName: "dns",
-    x509.IPAddress: "ip",
-    x509.RFC822Name: "email",
-    x509.UniformResourceIdentifier: "uri",
-}
 
 _ESCAPED = re.compile(r"\\([ -~])")
 _SURROGATES = 0xD800
@@ -57,46 +45,6 @@ class DistinguishedName:
 
     text: str
     values: Mapping[str, Sequence[str | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """
-    The subjectAltName of a certificate.
-
-    @ivar dns: the names of hosts, in lower case.
-    @ivar doubtful: those in whose place there is something else, in lower case:
-        a wildcard, an empty label, a dot at the end.
-    @ivar addresses: the addresses of either version as numbers, in order.
-    @ivar hasNetwork: whether there is a network in the place of an address.
-    @ivar uris: the URIs, scheme and host in lower case.
-    @ivar emails: the addresses of e-mail, the domain in lower case.
-    @ivar others: the texts of the other names, by their types' OIDs; C{None} for
-        what is no text.
-    @ivar presented: all names, as they are there.
-    """
-
-    dns: Sequence[str] = ()
-    doubtful: Sequence[str] = ()
-    addresses: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    hasNetwork: bool = False
-    uris: Sequence[str] = ()
-    emails: Sequence[str] = ()
-    others: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    presented: Sequence[x509.GeneralName] = ()
-
-    def hasAddress(self, version: int, first: int, last: int) -> bool:
-        """
-        Say whether an address of a range is among the names.
-
-        @param version: 4 or 6.
-        @param first: the lowest address, as a number.
-        @param last: the highest.
-        @return: whether it is.
-        """
-        numbers = self.addresses.get(version, ())
-        place = bisect_left(numbers, first)
-        return place < len(numbers) and numbers[place] <= last
 
 
 def _noTags(_peer: Presented) -> Mapping[str, bool | None]:
@@ -138,12 +86,12 @@ class Presented:
         """
         Its names.
 
-        @raise Unreadable: if the extensions cannot be read.
+        @raise Unreadable: if it cannot be told where they are.
         """
         try:
-            return Names() if self.certificate is None else _readNames(self.certificate)
-        except UNREADABLE as error:
-            raise Unreadable(f"extensions that cannot be read ({cut(str(error))})") from None
+            return Names() if self.certificate is None else readNames(self.certificate)
+        except ValueError as error:
+            raise Unreadable(f"names that cannot be read ({cut(str(error))})") from None
 
     @cached_property
     def subject(self) -> DistinguishedName | None:
@@ -198,7 +146,7 @@ class Presented:
                 f"fingerprint:{self.fingerprint}",
             ]
             try:
-                words.append(listed(self.names.presented, _describe))
+                words.append(listed(self.names.presented, describe))
             except Unreadable as error:
                 words.append(str(error))
         words.append(listed([f"tag:{tag}" for tag, given in sorted(self.tags.items()) if given]))
@@ -215,28 +163,6 @@ def plainAddress(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
     return address
-
-
-def foldedURI(uri: str) -> str:
-    """
-    Bring a URI into the form in which it is compared.
-
-    @param uri: any URI.
-    @return: it with scheme and authority in lower case; nothing is decoded.
-    """
-    head = _SCHEME_AND_HOST.match(uri)
-    return uri if head is None else head[0].lower() + uri[head.end() :]
-
-
-def foldedEmail(address: str) -> str:
-    """
-    Bring an address of e-mail into the form in which it is compared.
-
-    @param address: any address.
-    @return: it with the domain in lower case.
-    """
-    local, at, domain = address.rpartition("@")
-    return local + at + domain.lower()
 
 
 def unescaped(text: str) -> str:
@@ -258,57 +184,3 @@ def _sorted(name: x509.Name) -> DistinguishedName:
         value = attribute.value if isinstance(attribute.value, str) else None
         values.setdefault(attribute.oid.dotted_string, []).append(value)
     return DistinguishedName(unescaped(name.rfc4514_string() or "(empty)"), values)
-
-
-def _readNames(certificate: x509.Certificate) -> Names:
-    """Sort the names of a certificate by their kinds."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return Names()
-    presented = tuple(extension.value)
-    hosts = [name.value.lower() for name in presented if isinstance(name, x509.DNSName)]
-    addresses: dict[int, list[int]] = {4: [], 6: []}
-    others: dict[str, list[str | None]] = {}
-    hasNetwork = False
-    for name in presented:
-        if isinstance(name, x509.IPAddress):
-            if isinstance(name.value, Address):
-                address = plainAddress(name.value)
-                addresses[address.version].append(int(address))
-            else:
-                hasNetwork = True
-        elif isinstance(name, x509.OtherName):
-            others.setdefault(name.type_id.dotted_string, []).append(decodeText(name.value))
-    return Names(
-        dns=[host for host in hosts if _isPlain(host)],
-        doubtful=[host for host in hosts if not _isPlain(host)],
-        addresses={version: sorted(numbers) for version, numbers in addresses.items()},
-        hasNetwork=hasNetwork,
-        uris=[
-            foldedURI(name.value)
-            for name in presented
-            if isinstance(name, x509.UniformResourceIdentifier)
-        ],
-        emails=[foldedEmail(name.value) for name in presented if isinstance(name, x509.RFC822Name)],
-        others=others,
-        presented=presented,
-    )
-
-
-def _isPlain(host: str) -> bool:
-    """Say whether the name of a host stands for itself and for nothing else."""
-    return "*" not in host and all(host.split("."))
-
-
-def _describe(name: x509.GeneralName) -> str:
-    """Write a name as a rule would."""
-    if isinstance(name, x509.OtherName):
-        text = decodeText(name.value)
-        shown = "(no text)" if text is None else text
-        return f"othername:{name.type_id.dotted_string}={shown}"
-    if isinstance(name, x509.DirectoryName):
-        return f"directory:{describeName(name.value)}"
-    if isinstance(name, x509.RegisteredID):
-        return f"registered:{name.value.dotted_string}"
-    return f"{_PREFIXES[type(name)]}:{name.value}"

@@ -7,8 +7,10 @@ C{*} stands for any run of characters and C{?} for any one.
     certificate (RFC 9525, section 6.3) no C{*} stands for a dot:
     C{*.example.org} is for C{a.example.org} and not for C{a.b.example.org}.  A
     wildcard in a certificate is never expanded: only a rule with the same text
-    allows it.
-  - C{ip:NETWORK}: an iPAddress in the network, which may be one address.
+    allows it.  Of one that may stand for a host that the rule is about, and of a
+    name with other characters than a host's, nobody can tell.
+  - C{ip:NETWORK}: an iPAddress in the network, which may be one address.  Of one that
+    is a network, or an IPv6 address that stands for one of IPv4, nobody can tell.
   - C{uri:PATTERN}: a URI, SPIFFE IDs included; whatever the case of scheme and
     authority.  There no C{*} stands for what ends them, so that
     C{spiffe://*.example.org/ns/*} is for no path that looks like a host; it does
@@ -45,8 +47,9 @@ from functools import partial
 
 from cryptography import x509
 
-from ktlsagent.peers.patterns import expression
-from ktlsagent.peers.presented import DistinguishedName, Presented, plainAddress, unescaped
+from ktlsagent.peers.folding import folded
+from ktlsagent.peers.patterns import expression, mayOverlap
+from ktlsagent.peers.presented import DistinguishedName, Presented, unescaped
 from ktlsagent.peers.signedcontent import contentDigest, keyDigest
 
 Test = Callable[[Presented], bool | None]
@@ -118,16 +121,25 @@ def _dns(text: str) -> Test:
             "expected the name of a host or a pattern of such, other letters than ASCII as "
             f"xn--, found {text!r}"
         )
-    pattern = text.lower()
+    pattern = folded(text)
     match = re.compile(expression(pattern, ".")).fullmatch
+    labels = pattern.split(".")
 
     def test(peer: Presented) -> bool | None:
         names = peer.names
-        if any(map(match, names.dns)) or pattern in names.doubtful:
+        if any(map(match, names.dns)) or pattern in names.patterns:
             return True
-        return None if any(match(name.removesuffix(".")) for name in names.doubtful) else False
+        if names.hasOddHost or any(_mayBeOne(name, labels) for name in names.patterns):
+            return None
+        return False
 
     return test
+
+
+def _mayBeOne(presented: str, labels: Sequence[str]) -> bool:
+    """Say whether there may be a host for which a name with wildcards and a rule both stand."""
+    found = presented.removesuffix(".").split(".")
+    return len(found) == len(labels) and all(map(mayOverlap, found, labels))
 
 
 def _ip(text: str) -> Test:
@@ -137,14 +149,16 @@ def _ip(text: str) -> Test:
         raise ValueError(f"expected an address or a network, found {text!r} ({error})") from None
     if "%" in text:
         raise ValueError(f"expected an address or a network without a zone, found {text!r}")
-    first, last = plainAddress(network[0]), plainAddress(network[-1])
-    if first.version != last.version:
-        first, last = network[0], network[-1]
-    version, lowest, highest = first.version, int(first), int(last)
+    if isinstance(network, ipaddress.IPv6Network) and network[0].ipv4_mapped:
+        raise ValueError(
+            f"expected the IPv4 address or network itself, found {text!r}, which stands for it"
+        )
+    version, lowest, highest = network.version, int(network[0]), int(network[-1])
 
     def test(peer: Presented) -> bool | None:
         names = peer.names
-        return names.hasAddress(version, lowest, highest) or (None if names.hasNetwork else False)
+        isThere = names.hasAddress(version, lowest, highest)
+        return isThere or (None if names.hasOddAddress else False)
 
     return test
 
@@ -157,9 +171,9 @@ def _uri(text: str) -> Test:
             f"beginning is no wildcard, found {text!r}"
         )
     scheme, authority, rest = parts.groups()
-    pattern = expression(scheme.lower(), ":/?#") + ":"
+    pattern = expression(folded(scheme), ":/?#") + ":"
     if authority is not None:
-        pattern += "//" + expression(authority.lower(), "/?#@:")
+        pattern += "//" + expression(folded(authority), "/?#@:")
     elif rest != "*":
         pattern += "(?!//)"
     return _anyOf(pattern + expression(rest), lambda peer: peer.names.uris)
@@ -169,7 +183,7 @@ def _email(text: str) -> Test:
     if not _EMAIL.fullmatch(text):
         raise ValueError(f"expected LOCAL@DOMAIN of ASCII characters, found {text!r}")
     local, _, domain = text.rpartition("@")
-    pattern = f"{expression(local)}@{expression(domain.lower(), '@')}"
+    pattern = f"{expression(local)}@{expression(folded(domain), '@')}"
     return _anyOf(pattern, lambda peer: peer.names.emails)
 
 
@@ -181,7 +195,7 @@ def _otherName(text: str) -> Test:
         pattern = ""
     if not pattern:
         raise ValueError(f"expected OID=PATTERN, found {text!r}")
-    return _anyOf(expression(pattern), lambda peer: peer.names.others.get(kind, ()))
+    return _anyOf(expression(pattern), lambda peer: peer.names.othersOf(kind))
 
 
 _Side = Callable[[Presented], DistinguishedName | None]

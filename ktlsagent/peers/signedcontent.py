@@ -16,12 +16,12 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ktlsagent.peers.certificatefields import fieldsOf
 from ktlsagent.protocols.asn1 import Element, elements, encode, onlyElement
 
 _INTEGER: Final = 0x02
 _BIT_STRING: Final = 0x03
 _SEQUENCE: Final = 0x30
-_VERSION: Final = 0xA0
 
 _MOST_ZEROES: Final = 8
 """A longer run of leading zero octets in a signature is no chance."""
@@ -64,7 +64,7 @@ def otherForms(
     try:
         encoded = certificate.public_bytes(Encoding.DER)
         tbs, algorithm, _signature = elements(onlyElement(encoded, _SEQUENCE))
-        if algorithm.encoded != _fields(certificate)[1].encoded:
+        if algorithm.encoded != fieldsOf(certificate)[1].encoded:
             return None
 
         def signed(signature: bytes) -> bytes:
@@ -79,18 +79,9 @@ def otherForms(
         return None
 
 
-def _fields(certificate: x509.Certificate) -> Sequence[Element]:
-    """
-    Cut the content into its fields (RFC 5280, section 4.1), without the version:
-    serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo.
-    """
-    first, *others = elements(onlyElement(certificate.tbs_certificate_bytes, _SEQUENCE))
-    return others if first.tag == _VERSION else [first, *others]
-
-
 def _keyOf(certificate: x509.Certificate) -> Element:
     # Not by way of public_key(): older libraries cannot read all keys that OpenSSL can.
-    return _fields(certificate)[5]
+    return fieldsOf(certificate)[5]
 
 
 def _negated(signature: bytes, key: Element) -> Sequence[bytes]:

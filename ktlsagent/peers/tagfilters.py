@@ -26,14 +26,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from cryptography.x509.oid import ObjectIdentifier
 
 from ktlsagent.config.keyfile import quote
 from ktlsagent.config.values import Wrong, suggest
+from ktlsagent.peers.certificatefields import keyPurposesOf, keyUsagesOf
 from ktlsagent.peers.certificatetexts import (
     algorithmsOf,
     fingerprintsOf,
@@ -41,8 +42,9 @@ from ktlsagent.peers.certificatetexts import (
     serialNumberOf,
     versionOf,
 )
-from ktlsagent.peers.patterns import matchesPattern
-from ktlsagent.peers.presented import Presented, Unreadable, foldedEmail, foldedURI, unescaped
+from ktlsagent.peers.folding import folded, foldedEmail, foldedURI
+from ktlsagent.peers.patterns import matchesPattern, mayOverlap
+from ktlsagent.peers.presented import Presented, Unreadable, unescaped
 from ktlsagent.peers.rules import parseTest
 
 Test = Callable[[Presented], bool | None]
@@ -52,8 +54,6 @@ exception, if that cannot be told.
 """
 
 _Texts = Callable[[Presented], Sequence[str | None]]
-
-Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 _MOST_WILDCARDS: Final = 16
 """tlshd takes no pattern with more."""
@@ -148,7 +148,21 @@ def _dnsPattern(pattern: str) -> str:
     if not pattern.isascii():
         advice = "write names with other letters as certificates have them, with xn--"
         raise Wrong("a DNS name in ASCII", quote(pattern), advice)
-    return pattern.lower()
+    return folded(pattern)
+
+
+def _dNSName(text: str) -> Test:
+    pattern = _dnsPattern(_checked(text))
+
+    def test(peer: Presented) -> bool | None:
+        names = peer.names
+        if any(matchesPattern(pattern, name) for name in (*names.dns, *names.patterns)):
+            return True
+        # A wildcard in a certificate may stand for a host that is meant.
+        mayBeOne = any(mayOverlap(pattern, name.removesuffix(".")) for name in names.patterns)
+        return None if mayBeOne or names.hasOddHost else False
+
+    return test
 
 
 def _emailPattern(pattern: str) -> str:
@@ -186,64 +200,47 @@ def _selfSigned(_nothing: str) -> Test:
     return lambda peer: _issuerTexts(peer) == _subjectTexts(peer)
 
 
-def _extensionOf(peer: Presented, kind: type[Extension]) -> Extension | None:
-    try:
-        return _certificate(peer).extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def _keyUsage(name: str) -> Test:
     if name not in _KEY_USAGES:
         raise Wrong("key usages that are known", quote(name), suggest(name, _KEY_USAGES))
-    attributes = _KEY_USAGES[name]
-
-    def test(peer: Presented) -> bool:
-        usage = _extensionOf(peer, x509.KeyUsage)
-        return usage is not None and all(getattr(usage, attribute) for attribute in attributes)
-
-    return test
+    usages = _KEY_USAGES[name]
+    return lambda peer: usages <= (keyUsagesOf(_certificate(peer)) or frozenset())
 
 
 _KEY_USAGES: Final = {
-    "digitalSignature": ("digital_signature",),
-    "nonRepudiation": ("content_commitment",),
-    "keyEncipherment": ("key_encipherment",),
-    "dataEncipherment": ("data_encipherment",),
-    "keyAgreement": ("key_agreement",),
-    "keyCertSign": ("key_cert_sign",),
-    "cRLSign": ("crl_sign",),
+    "digitalSignature": {0},
+    "nonRepudiation": {1},
+    "keyEncipherment": {2},
+    "dataEncipherment": {3},
+    "keyAgreement": {4},
+    "keyCertSign": {5},
+    "cRLSign": {6},
     # Without keyAgreement these mean nothing (RFC 5280, section 4.2.1.3).
-    "encipherOnly": ("key_agreement", "encipher_only"),
-    "decipherOnly": ("key_agreement", "decipher_only"),
+    "encipherOnly": {4, 7},
+    "decipherOnly": {4, 8},
 }
 
 
 def _extendedKeyUsage(name: str) -> Test:
     try:
-        purpose = _PURPOSES[name] if name in _PURPOSES else ObjectIdentifier(name)
+        purpose = ObjectIdentifier(_PURPOSES.get(name, name)).dotted_string
     except ValueError:
         expected = "key purposes that are known, or OIDs"
         raise Wrong(expected, quote(name), suggest(name, _PURPOSES)) from None
-
-    def test(peer: Presented) -> bool:
-        purposes = _extensionOf(peer, x509.ExtendedKeyUsage)
-        return purposes is not None and purpose in purposes
-
-    return test
+    return lambda peer: purpose in (keyPurposesOf(_certificate(peer)) or ())
 
 
 _PURPOSES: Final = {
-    "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
-    "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH,
-    "codeSigning": ExtendedKeyUsageOID.CODE_SIGNING,
-    "emailProtection": ExtendedKeyUsageOID.EMAIL_PROTECTION,
-    "timeStamping": ExtendedKeyUsageOID.TIME_STAMPING,
-    "OCSPSigning": ExtendedKeyUsageOID.OCSP_SIGNING,
-    "anyExtendedKeyUsage": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    "serverAuth": "1.3.6.1.5.5.7.3.1",
+    "clientAuth": "1.3.6.1.5.5.7.3.2",
+    "codeSigning": "1.3.6.1.5.5.7.3.3",
+    "emailProtection": "1.3.6.1.5.5.7.3.4",
+    "timeStamping": "1.3.6.1.5.5.7.3.8",
+    "OCSPSigning": "1.3.6.1.5.5.7.3.9",
+    "anyExtendedKeyUsage": "2.5.29.37.0",
     # id-kp-rpcTLSClient and id-kp-rpcTLSServer of RFC 9289.
-    "rpcTLSClient": ObjectIdentifier("1.3.6.1.5.5.7.3.33"),
-    "rpcTLSServer": ObjectIdentifier("1.3.6.1.5.5.7.3.34"),
+    "rpcTLSClient": "1.3.6.1.5.5.7.3.33",
+    "rpcTLSServer": "1.3.6.1.5.5.7.3.34",
 }
 
 
@@ -264,7 +261,7 @@ def _otherName(text: str) -> Test:
     if not equals:
         advice = "write it like 1.3.6.1.4.1.2238.1.1.1=*@example.org"
         raise Wrong("an OID, = and a pattern", quote(text), advice)
-    return _pattern(lambda peer: peer.names.others.get(oid, ())).read(pattern)
+    return _pattern(lambda peer: peer.names.othersOf(oid)).read(pattern)
 
 
 def _fingerprint(text: str) -> Test:
@@ -298,9 +295,7 @@ FILTER_TYPES: Final = {
     "x509.tbs.subject": _pattern(_subjectTexts, _namePattern),
     "x509.extension.keyUsage": FilterType("purpose", _keyUsage),
     "x509.extension.extendedKeyUsage": FilterType("purpose", _extendedKeyUsage),
-    "x509.extension.subjectAltName.dNSName": _pattern(
-        lambda peer: [*peer.names.dns, *peer.names.doubtful], _dnsPattern
-    ),
+    "x509.extension.subjectAltName.dNSName": FilterType("pattern", _dNSName),
     "x509.extension.subjectAltName.iPAddress": FilterType("pattern", _iPAddress),
     "x509.extension.subjectAltName.uniformResourceIdentifier": _pattern(
         lambda peer: peer.names.uris, foldedURI

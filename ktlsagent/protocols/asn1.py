@@ -14,6 +14,10 @@ _CODECS = {_UTF8_STRING: "utf-8", _PRINTABLE_STRING: "ascii", _IA5_STRING: "asci
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
 _LONG_FORM = 0x80
 _LONG_TAG = 0x1F
+_MORE = 0x80
+
+_PADDED = re.compile(rb"(?:\A|[\x00-\x7f])\x80")
+"""Finds a number of an OBJECT IDENTIFIER that begins with zeroes."""
 
 
 class Element(NamedTuple):
@@ -71,6 +75,27 @@ def encode(tag: int, content: bytes) -> bytes:
     @return: its encoding in DER.
     """
     return bytes([tag]) + _length(len(content)) + content
+
+
+def objectIdentifier(content: bytes) -> str:
+    """
+    Decode what is in an OBJECT IDENTIFIER (X.690, section 8.19).
+
+    @param content: its content.
+    @return: its numbers with dots between them.
+    @raise ValueError: if it is none.
+    """
+    if not content or content[-1] & _MORE or _PADDED.search(content):
+        raise ValueError("expected an OBJECT IDENTIFIER, found something else")
+    numbers = []
+    number = 0
+    for octet in content:
+        number = number << 7 | octet & ~_MORE
+        if not octet & _MORE:
+            numbers.append(number)
+            number = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
 
 
 def decodeText(encoded: bytes) -> str | None:

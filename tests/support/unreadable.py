@@ -5,6 +5,7 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from ktlsagent.protocols.asn1 import encode
 from tests.support import certificates
 
 
@@ -19,14 +20,28 @@ def withNames(content: bytes) -> x509.Certificate:
     return certificates.authority().issue("client.lab", extensions=[extension]).certificate
 
 
+def rawNames(*names: tuple[int, bytes]) -> x509.Certificate:
+    """
+    Make a certificate with names of any octets.
+
+    @param names: the tag and the content of each.
+    @return: the certificate.
+    """
+    return withNames(encode(0x30, b"".join(encode(tag, content) for tag, content in names)))
+
+
 def unreadableNames() -> list[x509.Certificate]:
     """
     Make certificates whose names cannot be read.
 
-    @return: one with an x400Address, with an IA5String that is none, with no
-        sequence, with an address of no length, and with two subjectAltNames.
+    @return: one with no sequence, with nothing, with a name that is cut off, with a
+        length that is not definite, with something behind it, with a tag that no name
+        has, and with two subjectAltNames.
     """
-    contents = (b"\x30\x02\xa3\x00", b"\x30\x03\x82\x01\xff", b"\x05\x00", b"\x30\x03\x87\x01\x0a")
+    contents = (
+        *(b"\x05\x00", b"", b"\x30\x03\x82\x02a", b"\x30\x80\x82\x01a\x00\x00"),
+        *(b"\x30\x03\x82\x01a\x00", b"\x30\x03\x9f\x21\x00"),
+    )
     extensions = [
         x509.UnrecognizedExtension(x509.ObjectIdentifier(f"2.5.29.{last}"), b"\x30\x03\x82\x01a")
         for last in (17, 99)

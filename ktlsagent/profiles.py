@@ -24,6 +24,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 DEFAULT_GROUPS = ("X25519MLKEM768", "X25519", "P-256", "P-384")
 """The groups offered unless the configuration says otherwise, best first."""
 
+KEY_SHARE = "*"
+"""
+What marks a group for which a client sends a key share at once.  With none for the group
+that the server takes there is another round trip (RFC 8446, section 4.1.4).
+"""
+
+_POST_QUANTUM = "MLKEM"
+"""What is in the names of groups that few servers have yet."""
+
 SYSTEM = "system"
 """What stands for the system's trust store in a list of trust stores."""
 
@@ -207,7 +216,7 @@ class Handshake:
     How TLS is spoken.
 
     @ivar suites: IANA names of the suites to use, best first.
-    @ivar groups: OpenSSL's names of the groups to use, best first.
+    @ivar groups: OpenSSL's names of the groups to use, best first, some with L{KEY_SHARE}.
     @ivar signatureAlgorithms: OpenSSL's names of the signature algorithms to
         use, best first; empty: OpenSSL's own choice.
     @ivar alpn: whether C{sunrpc} (RFC 9289, section 5) is offered and selected.
@@ -221,6 +230,21 @@ class Handshake:
     alpn: Demand = Demand.ACCEPT
     resumption: bool = False
     pskAlert: AlertDescription = AlertDescription.DECRYPT_ERROR
+
+
+def withKeyShares(groups: Sequence[str]) -> Sequence[str]:
+    """
+    Mark the groups for which a client sends key shares, unless that was done: the best
+    one, and the best one that all servers may have.
+
+    @param groups: groups, best first.
+    @return: the same, at least one with L{KEY_SHARE}.
+    """
+    if any(group.startswith(KEY_SHARE) for group in groups):
+        return groups
+    common = next((group for group in groups if _POST_QUANTUM not in group), None)
+    shares = (*groups[:1], common)
+    return [f"{KEY_SHARE}{group}" if group in shares else group for group in groups]
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,13 @@ class TableTests(SynchronousTestCase):
             error: ConfigError = self.assertRaises(ConfigError, self.read, "groups", name)
             self.assertEqual(error.mistakes[0].advice, f"did you mean {ours}?")
 
+    def test_keyShares(self) -> None:
+        """Groups for which key shares are sent have a star, and no more than one."""
+        self.assertEqual(self.read("groups", "*X25519;P-256"), ("*X25519", "P-256"))
+        for wrong in ("**X25519", "*", "* X25519", "X25519*", "*X25520"):
+            error: ConfigError = self.assertRaises(ConfigError, self.read, "groups", wrong)
+            self.assertEqual(error.mistakes[0].found, repr(wrong))
+
     def test_shortRSAKeys(self) -> None:
         """Whoever wants shorter RSA keys is told why not."""
         error = self.assertRaises(ConfigError, self.read, "rsa_bits", "1024")

@@ -17,6 +17,7 @@ from ktlsagent.protocols.interfaces import EngineState, TLSParameters
 from ktlsagent.protocols.psk import SHA256, PreSharedKey
 from ktlsagent.protocols.session import Role
 from tests.support import certificates
+from tests.support.clienthellos import extensions
 from tests.support.tlspeers import pair
 
 SUITES = ("TLS_AES_128_GCM_SHA256",)
@@ -48,25 +49,13 @@ def _judgeNobody(_chain: object) -> PeerRejected | None:
     raise AssertionError("there are no certificates")
 
 
-def extensionTypes(hello: bytes) -> list[int]:
-    """List the types of the extensions in a record with a ClientHello (RFC 8446, section 4.1.2)."""
-    at = 5 + 4 + 2 + 32
-    for lengthOctets in (1, 2, 1):  # session id, cipher suites, compression methods
-        at += lengthOctets + int.from_bytes(hello[at : at + lengthOctets], "big")
-    at += 2
-    types = []
-    while at < len(hello):
-        types.append(int.from_bytes(hello[at : at + 2], "big"))
-        at += 4 + int.from_bytes(hello[at + 2 : at + 4], "big")
-    return types
-
-
 class ContextTests(SynchronousTestCase):
     """Tests of L{TLSContext}."""
 
     def test_noCompression(self) -> None:
         """Nobody is asked for compressed certificates (RFC 8879)."""
-        types = extensionTypes(makeEngine(Role.CLIENT, makeContext()).start())
+        hello = makeEngine(Role.CLIENT, makeContext()).start()
+        types = [number for number, _content in extensions(hello)]
         self.assertIn(43, types)  # supported_versions
         self.assertNotIn(27, types)  # compress_certificate
 

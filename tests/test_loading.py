@@ -19,6 +19,7 @@ from ktlsagent.credentials.tokens import TokenKey
 from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.peers.authorisation import Access, parseRule
 from ktlsagent.profiles import (
+    DEFAULT_GROUPS,
     SYSTEM,
     CertificateFiles,
     CRLScope,
@@ -39,6 +40,7 @@ from ktlsagent.protocols.psk import SHA256, SHA384
 from ktlsagent.protocols.session import Demand, Role
 from tests.support import certificates
 from tests.support.certificates import DAY, NOW, PEM
+from tests.support.clienthellos import keyShares
 from tests.support.folder import FolderTestCase
 from tests.support.tlspeers import pair
 
@@ -453,6 +455,24 @@ class HandshakeTests(_ProfilesTestCase):
             self.assertNotEqual(self.judged(server, client), "")
         else:
             self.assertRaises(ConfigError, self.load, server)
+
+    def test_keyShares(self) -> None:
+        """A client sends two key shares, or those that are chosen; a server's choice is its own."""
+        if not openssl.supportedGroups(("X25519MLKEM768",)):
+            return
+        # key_share (RFC 8446, section 4.2.8): X25519MLKEM768, X25519, secp256r1.
+        for groups, shares in (
+            (DEFAULT_GROUPS, [0x11EC, 0x1D]),
+            (("X25519MLKEM768", "*P-256"), [0x17]),
+        ):
+            client = replace(self.client, handshake=Handshake(groups=groups))
+            context = self.contexts(client).anonymousClient
+            assert context is not None
+            hello = TLSEngine(
+                TLSParameters(Role.CLIENT, context, None, lambda _chain: None)
+            ).start()
+            self.assertEqual(keyShares(hello), shares)
+            self.load(replace(self.server, handshake=Handshake(groups=groups)))
 
 
 class TokenTests(_ProfilesTestCase):

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.profiles import Asked, Endpoint, Match, Profile, choose
+from ktlsagent.profiles import (
+    DEFAULT_GROUPS,
+    Asked,
+    Endpoint,
+    Match,
+    Profile,
+    choose,
+    withKeyShares,
+)
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.session import Role
 
@@ -36,6 +44,30 @@ KNOWN = Asked(
 
 UNKNOWN = Asked(Role.SERVER, AuthMode.PSK)
 """One about which nothing is known but what always is."""
+
+
+class KeyShareTests(SynchronousTestCase):
+    """For which groups clients send key shares."""
+
+    def test_byDefault(self) -> None:
+        """For the best one, and for the best one that is not post-quantum."""
+        for groups, shares in (
+            (DEFAULT_GROUPS, ["*X25519MLKEM768", "*X25519", "P-256", "P-384"]),
+            (("X25519", "X25519MLKEM768"), ["*X25519", "X25519MLKEM768"]),
+            (
+                ("SecP384r1MLKEM1024", "X25519MLKEM768", "P-384"),
+                ["*SecP384r1MLKEM1024", "X25519MLKEM768", "*P-384"],
+            ),
+            (("X25519MLKEM768",), ["*X25519MLKEM768"]),
+            (("ffdhe2048", "P-256"), ["*ffdhe2048", "P-256"]),
+            ((), []),
+        ):
+            self.assertEqual(withKeyShares(groups), shares)
+
+    def test_chosen(self) -> None:
+        """What is chosen stays."""
+        self.assertEqual(withKeyShares(("X25519", "*P-256")), ("X25519", "*P-256"))
+
 
 IPV4 = ipaddress.ip_network("10.0.0.0/8")
 IPV6 = ipaddress.ip_network("fd00::/16")

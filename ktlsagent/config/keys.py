@@ -19,13 +19,21 @@ from ktlsagent.config.peers import (
 from ktlsagent.config.places import readKeys, readPaths, readPIN, readStores
 from ktlsagent.config.values import readChoice, readChoices, readNames, readNumber
 from ktlsagent.errors import ConfigError
-from ktlsagent.profiles import DEFAULT_GROUPS, SYSTEM, CRLScope, Tolerated
+from ktlsagent.profiles import DEFAULT_GROUPS, KEY_SHARE, SYSTEM, CRLScope, Tolerated
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.record import AlertDescription, alertName
 from ktlsagent.protocols.session import Demand, Role
 
-GROUPS: Final = (*DEFAULT_GROUPS, "SecP256r1MLKEM768", "SecP384r1MLKEM1024", "P-521", "X448")
+GROUPS: Final = (
+    *DEFAULT_GROUPS,
+    "SecP256r1MLKEM768",
+    "SecP384r1MLKEM1024",
+    "P-521",
+    "X448",
+    "ffdhe2048",
+    "ffdhe3072",
+)
 """The key exchange groups that may be configured, by OpenSSL's names."""
 
 SIGNATURE_ALGORITHMS: Final = (
@@ -194,7 +202,9 @@ OWN_KEYS: Final = {
 
 SUITE_KEYS: Final = {
     "suites": Key(partial(readNames, known=CIPHER_SUITES), "suites"),
-    "groups": Key(partial(readNames, known=GROUPS, aliases=_GROUP_ALIASES), "groups"),
+    "groups": Key(
+        partial(readNames, known=GROUPS, aliases=_GROUP_ALIASES, mark=KEY_SHARE), "groups"
+    ),
 }
 """How TLS is spoken, with certificates and without."""
 

@@ -100,7 +100,10 @@ def readList(
 
 
 def readNames(
-    entry: Entry, known: Collection[str] = (), aliases: Mapping[str, str] | None = None
+    entry: Entry,
+    known: Collection[str] = (),
+    aliases: Mapping[str, str] | None = None,
+    mark: str = "",
 ) -> tuple[str, ...]:
     """
     Read a list of names.
@@ -108,14 +111,16 @@ def readNames(
     @param entry: the entry.
     @param known: the names that may be in it; none means any.
     @param aliases: other names, in lower case, under which they are known.
-    @return: the names, at least one.
+    @param mark: what may be before a name, if anything.
+    @return: the names with their marks, at least one.
     @raise ConfigError: if there is none, or an unknown one, or one twice.
     """
 
     def read(name: str) -> str:
-        if known and name not in known:
+        bare = name.removeprefix(mark)
+        if known and bare not in known:
             expected = f"names of {entry.key} that are known, with ; between them"
-            raise Wrong(expected, quote(name), suggest(name, known, aliases))
+            raise Wrong(expected, quote(name), suggest(bare, known, aliases))
         return name
 
     return readList(entry, read)

@@ -24,11 +24,11 @@ from ktlsagent.errors import ConfigError, Mistake
 from ktlsagent.peers.authorisation import Rule
 from ktlsagent.peers.revocation import RevocationLists
 from ktlsagent.peers.tags import TagSet, loadTags
-from ktlsagent.profiles import DEFAULT_GROUPS, CRLScope, Profile
+from ktlsagent.profiles import DEFAULT_GROUPS, KEY_SHARE, CRLScope, Profile, withKeyShares
 from ktlsagent.protocols import openssl
 from ktlsagent.protocols.handshakefamily import AuthMode
 from ktlsagent.protocols.openssl import errorWords
-from ktlsagent.protocols.session import Demand
+from ktlsagent.protocols.session import Demand, Role
 
 
 def loadProfiles(
@@ -142,13 +142,14 @@ class _Reader:
         return usable or suites
 
     def _groups(self, profile: Profile) -> Sequence[str]:
-        """Those of the groups that OpenSSL has; none means its own choice."""
+        """Those of the groups that OpenSSL has, with key shares; none means its own choice."""
         version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()
         handshake = profile.handshake
-        groups = openssl.supportedGroups(tuple(handshake.groups))
+        named = [group.removeprefix(KEY_SHARE) for group in handshake.groups]
+        groups = openssl.supportedGroups(tuple(named))
         algorithms = openssl.supportedSignatureAlgorithms(tuple(handshake.signatureAlgorithms))
         for key, wanted, supported in (
-            ("groups", handshake.groups, groups),
+            ("groups", named, groups),
             ("signature_algorithms", handshake.signatureAlgorithms, algorithms),
         ):
             missing = [name for name in wanted if name not in supported]
@@ -159,7 +160,11 @@ class _Reader:
                     ", ".join(missing),
                     "remove them",
                 )
-        return groups
+        if profile.match.roles[0] is Role.SERVER:
+            return groups
+        return withKeyShares(
+            [group for group in handshake.groups if group.removeprefix(KEY_SHARE) in groups]
+        )
 
     def _store(
         self, profile: Profile

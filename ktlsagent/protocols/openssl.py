@@ -50,10 +50,15 @@ def setGroups(context: SSL.Context, names: Sequence[str]) -> bool:
     Restrict a context to some key exchange groups.
 
     @param context: a context that has made no connection yet.
-    @param names: the groups, most wanted first.
+    @param names: the groups, most wanted first; with C{*} before those for which clients
+        send key shares, which older OpenSSLs decide themselves.
     @return: whether OpenSSL knows them all and took them.
     """
     groups = ":".join(names).encode()
+    return _setGroupsList(context, groups) or _setGroupsList(context, groups.replace(b"*", b""))
+
+
+def _setGroupsList(context: SSL.Context, groups: bytes) -> bool:
     if hasattr(_lib, "SSL_CTX_set1_curves_list"):
         taken = bool(_lib.SSL_CTX_set1_curves_list(context._context, groups) == 1)
         _clearErrors()

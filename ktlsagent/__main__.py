@@ -6,8 +6,11 @@ which would be 8 MB of memory more.
 
 from __future__ import annotations
 
-from ktlsagent import lean
+from ktlsagent import lean, signals
 
+if __name__ == "__main__":
+    signals.remember()
+    signals.ignoreRotation()
 lean.begin()
 
 import sys

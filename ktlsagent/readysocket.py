@@ -8,17 +8,25 @@ process that replaces itself hands it to itself in the same way.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.systemd import ListenFDs
 
 _NAME = "ready"
 _FIRST_DESCRIPTOR = 3
 """C{SD_LISTEN_FDS_START}."""
+
+_AGAIN_SECONDS = 0.1
+"""When a service manager that has its queue full is told again."""
 
 
 def inherited() -> int | None:
@@ -32,18 +40,59 @@ def inherited() -> int | None:
     return ListenFDs.fromEnvironment().inheritedNamedDescriptors().get(_NAME)
 
 
-def hold(descriptor: int) -> None:
-    """
-    Have systemd hold the socket, in the place of the one that it holds.
+class Manager:
+    """What is told to systemd, without ever waiting for it."""
 
-    Nobody reads it while it is held, so that it may be full: not being polled
-    keeps systemd from taking that for an error.
+    def __init__(self, reactor: IReactorTime, failed: Callable[[OSError], None]) -> None:
+        """
+        @param reactor: gives the time.
+        @param failed: told why, once, if something could not be told at all.
+        """
+        self._reactor = reactor
+        self._failed = failed
+        self._left: deque[Callable[[], None]] = deque()
+        self._error: OSError | None = None
+        self._call: IDelayedCall | None = None
 
-    @param descriptor: its descriptor.
-    @raise OSError: if systemd is there and cannot be told.
-    """
-    notify("FDSTOREREMOVE=1", f"FDNAME={_NAME}")
-    notify("FDSTORE=1", f"FDNAME={_NAME}", "FDPOLL=0", descriptors=[descriptor])
+    def tell(self, descriptor: int) -> None:
+        """
+        Have the socket held, in the place of the one that is held, and say that the
+        service is ready.  While systemd's queue is full that is tried again.
+
+        Nobody reads the socket while it is held, so that it may be full: not being
+        polled keeps systemd from taking that for an error.
+
+        @param descriptor: the socket's, which stays open until L{stop}.
+        """
+        name = f"FDNAME={_NAME}"
+        self._left += (
+            partial(notify, "FDSTOREREMOVE=1", name),
+            partial(notify, "FDSTORE=1", name, "FDPOLL=0", descriptors=[descriptor]),
+            partial(notify, "READY=1"),
+        )
+        self._tellRest()
+
+    def stop(self) -> None:
+        """Tell nothing any more."""
+        self._left.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _tellRest(self) -> None:
+        self._call = None
+        while self._left:
+            try:
+                self._left[0]()
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                    self._call = self._reactor.callLater(_AGAIN_SECONDS, self._tellRest)
+                    return
+                self._error = self._error or error
+            self._left.popleft()
+        if self._error is not None:
+            self._failed(self._error)
+            self._error = None
 
 
 def notify(*assignments: str, descriptors: Sequence[int] = ()) -> None:
@@ -65,6 +114,17 @@ def notify(*assignments: str, descriptors: Sequence[int] = ()) -> None:
             socket.send_fds(manager, ["\n".join(assignments).encode()], descriptors)
         else:
             manager.send("\n".join(assignments).encode())
+
+
+def requireProgram() -> None:
+    """
+    See whether the program is still there to be started again.
+
+    @raise OSError: if its interpreter is not.
+    """
+    mode = os.stat(sys.executable).st_mode
+    if not stat.S_ISREG(mode) or not os.access(sys.executable, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), sys.executable)
 
 
 def replaceProcess(descriptor: int) -> NoReturn:

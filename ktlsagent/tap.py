@@ -14,9 +14,7 @@ import atexit
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, Service
@@ -24,11 +22,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python import usage
 
-from ktlsagent import __version__, readysocket
+from ktlsagent import __version__, readysocket, signals
 from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig, loadConfig
-from ktlsagent.errors import AgentError, ConfigError, StartError
+from ktlsagent.errors import AgentError, ConfigError, NetlinkError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.remainder import forkOff
@@ -40,6 +38,11 @@ if TYPE_CHECKING:
 lean.settle()
 
 _FAILURE = 1
+
+_NOT_AGAIN = (
+    "ktlsagent: expected to start again in the same process, found {}; the agent has ended: "
+    "start it\n"
+)
 
 _SHORTEST_LIFE = 10.0
 """After what time the program may start again of its own accord."""
@@ -74,6 +77,8 @@ class ProgramService(Service):
     once, and SIGUSR2 starts it again in the same process, from what is installed
     by then.  The socket for READY stays open meanwhile.  The latter happens by
     itself if a token can be used by a new process only.
+
+    An order to stop wins, whenever it comes: also over a start again that has begun.
     """
 
     log = Logger()
@@ -83,12 +88,15 @@ class ProgramService(Service):
         @param reactor: the reactor.
         @param config: the configuration file's name, if one was given.
         """
-        self._settled = False
+        self._end: Callable[[], object] | None = None
+        self._toStop = False
+        self._stopping = False
         self._renewing = False
         self._hurries = False
         self._ready: int | None = None
         self._reactor = reactor
         self._began = reactor.seconds()
+        self._manager = readysocket.Manager(reactor, self._cannotTell)
         self._agent = self._makeAgent(
             loadConfig(config),
             reread=lambda: loadConfig(config),
@@ -113,13 +121,16 @@ class ProgramService(Service):
 
         @raise SystemExit: if it cannot work here; the reason has been logged.
         """
+        signals.obey(self._signalled)
         try:
             self._agent.startService()
         except (ConfigError, StartError) as error:
             self.log.critical("ktlsagent cannot start: {reason}", reason=str(error))
             raise SystemExit(_FAILURE) from error
         Service.startService(self)
-        self._reactor.callWhenRunning(self._handleSignals)
+        # The reactor installs handlers of its own when it begins to run.
+        signals.keep()
+        self._reactor.callWhenRunning(signals.obey, self._signalled)
         lean.settle()
 
     def stopService(self) -> Deferred[None]:
@@ -130,7 +141,11 @@ class ProgramService(Service):
             another process.
         """
         Service.stopService(self)
+        self._stopping = True
+        self._manager.stop()
         stopped = self._agent.stopService()
+        if self._hurries and self._end is None:
+            self._endBy(_exitAtOnce)
         # Threads that wait for a token would be lost in another process.
         if self._hurries and not stopped.called and not self._agent.usedTokens:
             try:
@@ -150,64 +165,80 @@ class ProgramService(Service):
 
     def _finish(self) -> None:
         """Be the process that finishes what is in flight, and nothing else."""
-        atexit.unregister(_startAgain)
-        atexit.register(_exitAtOnce)
+        self._endBy(_exitAtOnce)
         self.log.info("process {pid} finishes what is in flight", pid=os.getpid())
-        if self._ready is not None:
-            os.close(self._ready)
+        self._leaveReady()
         self._agent.forked()
 
     def _stopped(self) -> None:
         """All requests are answered: what is left to do must not be held up by a token."""
-        if self._agent.usedTokens and not self._settled:
-            atexit.register(_exitAtOnce)
+        if self._agent.usedTokens and self._end is None:
+            self._endBy(_exitAtOnce)
 
-    def _handleSignals(self) -> None:
-        """Take over the signals, after the reactor has installed its own handlers."""
-        for number, handle in (
-            (signal.SIGTERM, self._stop),
-            (signal.SIGINT, self._stop),
-            (signal.SIGQUIT, self._stopAtOnce),
-            (signal.SIGHUP, self._reload),
-            (signal.SIGUSR2, self._restart),
-        ):
-            signal.signal(number, partial(_inReactor, self._reactor, handle))
+    def _signalled(self, number: int) -> None:
+        """
+        Note an order to stop at once, and have all orders obeyed in the reactor's own
+        time: which may be over.
+        """
+        if number in signals.STOPS:
+            self._toStop = True
+            if not (self.running or self._stopping or self._listens()):
+                # While files are read, which may take long, nothing has begun.
+                os._exit(0)
+        self._reactor.callFromThread(self._obey, number)
+
+    def _listens(self) -> bool:
+        try:
+            return self._agent.listener() >= 0
+        except NetlinkError:
+            return False
+
+    def _obey(self, number: int) -> None:
+        if number in signals.STOPS:
+            self._hurries = self._hurries or number == signal.SIGQUIT
+            # It may have come when a start again had begun.
+            self._leaveReady()
+            self._stop()
+        elif number == signal.SIGUSR2:
+            self._restart()
+        elif number == signal.SIGHUP:
+            self._reload()
 
     def _tellSystemd(self) -> None:
         """Say that the agent is ready, and have its socket held; it works without that, too."""
-        try:
-            readysocket.hold(self._agent.listener())
-            readysocket.notify("READY=1")
-        except OSError as error:
-            self.log.warn(
-                "expected systemd to take the agent's socket and word of its start, found "
-                "{error}: mounts may fail while the agent is restarted; look at NOTIFY_SOCKET",
-                error=error,
-            )
+        self._manager.tell(self._agent.listener())
+
+    def _cannotTell(self, error: OSError) -> None:
+        self.log.warn(
+            "expected systemd to take the agent's socket and word of its start, found "
+            "{error}: mounts may fail while the agent is restarted; look at NOTIFY_SOCKET",
+            error=error,
+        )
 
     def _stop(self) -> None:
-        if self.running:
+        """Stop, once."""
+        if self.running and not self._stopping:
+            self._stopping = True
             self._reactor.stop()
 
-    def _stopAtOnce(self) -> None:
-        """Stop, and leave what is in flight to another process."""
-        if self.running:
-            self._settled = self._hurries = True
-            atexit.register(_exitAtOnce)
-            self._stop()
-
     def _restart(self) -> None:
-        """Stop, and start again in the same process."""
-        if not self.running:
+        """Stop, and start again in the same process; or go on if that is not possible."""
+        if not self.running or self._stopping:
+            return
+        try:
+            readysocket.requireProgram()
+            self._ready = os.dup(self._agent.listener())
+        except (OSError, NetlinkError) as error:
+            self._renewing = False
+            self.log.error(
+                "expected to start again in the same process, found {error}; going on as before",
+                error=error,
+            )
             return
         self.log.info("starting again in the same process")
-        self._settled = self._hurries = True
-        # Until the new program handles them these would end it.
-        for number in (signal.SIGUSR2, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        self._ready = os.dup(self._agent.listener())
-        atexit.register(_startAgain, self._ready)
+        self._hurries = True
         self._stop()
+        self._endBy(self._startAgain)
 
     def _renew(self) -> None:
         """Start again because of a lost token, but not all the time."""
@@ -221,7 +252,7 @@ class ProgramService(Service):
             self._reactor.callLater(left, self._restart)
 
     def _reload(self) -> None:
-        if not self.running:
+        if not self.running or self._stopping:
             return
         self.log.info("reloading")
         Deferred.fromCoroutine(self._agent.reload()).addErrback(
@@ -230,31 +261,48 @@ class ProgramService(Service):
 
     def _fatal(self, _error: AgentError) -> None:
         """End the program with a failure; the reason has been logged."""
-        self._settled = True
-        atexit.register(_exitWithFailure)
+        self._endBy(_exitWithFailure)
         self._stop()
 
+    def _endBy(self, end: Callable[[], object]) -> None:
+        """
+        Say what the process does in the end, instead of clearing up: twistd has closed
+        its log and removed its files by then.  A failure stays one.
+        """
+        if self._end is None:
+            atexit.register(self._atExit)
+        if self._end is not _exitWithFailure:
+            self._end = end
 
-def _startAgain(descriptor: int) -> None:
-    """
-    Become a new process of this program.  twistd has closed its log and
-    removed its files by now.
+    def _atExit(self) -> None:
+        if self._end is not None:
+            self._end()
 
-    @param descriptor: of the socket that READY comes on.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        readysocket.replaceProcess(descriptor)
-    except OSError:
-        traceback.print_exc()
-        _exitWithFailure()
+    def _leaveReady(self) -> None:
+        """There is no program to come that the socket for READY would be for."""
+        if self._ready is not None:
+            os.close(self._ready)
+            self._ready = None
+
+    def _startAgain(self) -> None:
+        """Become a new process of this program, unless there was an order to stop."""
+        signals.keep()
+        if self._toStop or self._ready is None:
+            _exitAtOnce()
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            readysocket.replaceProcess(self._ready)
+        except OSError as error:
+            sys.stderr.write(_NOT_AGAIN.format(error))
+            _exitWithFailure()
 
 
 def _exitWithFailure() -> None:
     """
     End the process with a status that says so: twistd has none for a reactor
-    that was stopped.  It has closed its log and removed its files by now.
+    that was stopped.
     """
     _exitAtOnce(_FAILURE)
 
@@ -270,11 +318,6 @@ def _exitAtOnce(status: int = 0) -> None:
     os._exit(status)
 
 
-def _inReactor(reactor: Any, handle: Callable[[], None], *_ignored: object) -> None:  # noqa: ANN401
-    """Handle a signal in the reactor's own time."""
-    reactor.callFromThread(handle)
-
-
 def makeService(options: Options) -> IService:
     """
     Put the agent together.
@@ -285,6 +328,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
+    signals.remember()
     try:
         makeMonotonic(reactor)
         return cast(IService, ProgramService(reactor, options["config"]))

@@ -63,7 +63,7 @@ LAYERS: dict[str, str] = {
         "credentials.tokens profiles protocols"
     ),
     "__init__": "",
-    "__main__": "lean tap",
+    "__main__": "lean signals tap",
     "clocks": "errors",
     "ledger": "",
     "fairness": "",
@@ -155,6 +155,7 @@ LAYERS: dict[str, str] = {
     "watch": "bugs interfaces notify",
     "lean": "",
     "readysocket": "",
+    "signals": "",
     "processes.remainder": "",
     "processes.template": "lean",
     "processes.channel": "config",
@@ -175,7 +176,7 @@ LAYERS: dict[str, str] = {
     ),
     "tap": (
         "__init__ bugs clocks config errors interfaces lean netlink processes.remainder "
-        "processes.workers readysocket service"
+        "processes.workers readysocket service signals"
     ),
 }
 """What each module of the package may import from the package."""

@@ -38,6 +38,15 @@ program.main()
 """
 """The program with a service that needs no kernel."""
 
+SIGNALLED = """
+import os, runpy, signal, sys
+number = getattr(signal, sys.argv.pop(1))
+signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+os.kill(os.getpid(), number)
+runpy.run_module("ktlsagent", run_name="__main__")
+"""
+"""The program with a signal that has come before it."""
+
 
 class MainTests(SynchronousTestCase):
     """The program, in a process of its own."""
@@ -74,6 +83,22 @@ class MainTests(SynchronousTestCase):
     def test_version(self) -> None:
         """--version prints ours."""
         self.assertEqual(self.run_("--version"), (0, f"ktlsagent {ktlsagent.__version__}\n", ""))
+
+    def test_signalledBeforeTheStart(self) -> None:
+        """No signal kills the program while it is being loaded; one to stop ends it at once."""
+        version = f"ktlsagent {ktlsagent.__version__}\n"
+        for name, output in (
+            ("SIGHUP", version),
+            ("SIGUSR2", version),
+            ("SIGUSR1", version),
+            ("SIGTERM", ""),
+            ("SIGINT", ""),
+            ("SIGQUIT", ""),
+        ):
+            process = self.begin("-c", SIGNALLED, name, "--version")
+            self.assertEqual(
+                (*process.communicate(timeout=60), process.returncode), (output, "", 0)
+            )
 
     def test_help(self) -> None:
         """--help says how the program is called, and what it is for."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
@@ -50,7 +53,23 @@ class InheritedTests(EnvironmentTestCase):
 
 
 class NotifyTests(EnvironmentTestCase):
-    """Tests for L{readysocket.notify} and L{readysocket.hold}."""
+    """Tests for L{readysocket.notify} and L{readysocket.Manager}."""
+
+    def setUp(self) -> None:
+        self.reactor = Clock()
+        self.failures: list[OSError] = []
+        self.held = os.memfd_create("held")
+        self.addCleanup(os.close, self.held)
+
+    def tell(self) -> readysocket.Manager:
+        """
+        Tell systemd that the agent is ready.
+
+        @return: what tells it.
+        """
+        manager = readysocket.Manager(self.reactor, self.failures.append)
+        manager.tell(self.held)
+        return manager
 
     def manager(self, address: str) -> socket.socket:
         """
@@ -69,7 +88,8 @@ class NotifyTests(EnvironmentTestCase):
     def test_nobody(self) -> None:
         """Without systemd nothing is said, and nothing is wrong."""
         readysocket.notify("READY=1")
-        readysocket.hold(0)
+        self.tell()
+        self.assertEqual((self.failures, self.reactor.calls), ([], []))
 
     def test_path(self) -> None:
         """The address may be a path."""
@@ -88,18 +108,105 @@ class NotifyTests(EnvironmentTestCase):
         self.manager(address := os.path.relpath(self.mktemp())).close()
         os.unlink(address)
         self.assertRaises(OSError, readysocket.notify, "READY=1")
+        self.tell()
+        self.assertEqual([error.errno for error in self.failures], [errno.ENOENT])
+        self.assertEqual(self.reactor.calls, [])
 
-    def test_hold(self) -> None:
+    def test_ready(self) -> None:
         """The socket is given to systemd, which is not to poll it, in place of the last one."""
         manager = self.manager(f"\0ktlsagent-test-{os.getpid()}")
-        held = os.memfd_create("held")
-        self.addCleanup(os.close, held)
-        readysocket.hold(held)
+        self.tell()
+        self.check(manager)
+
+    def check(self, manager: socket.socket) -> None:
+        """
+        Check that all has been told.
+
+        @param manager: where it is heard.
+        """
         self.assertEqual(manager.recv(100), b"FDSTOREREMOVE=1\nFDNAME=ready")
         data, (received,), _flags, _address = socket.recv_fds(manager, 100, 2)
         self.addCleanup(os.close, received)
         self.assertEqual(data, b"FDSTORE=1\nFDNAME=ready\nFDPOLL=0")
-        self.assertTrue(os.path.sameopenfile(held, received))
+        self.assertTrue(os.path.sameopenfile(self.held, received))
+        self.assertEqual(manager.recv(100), b"READY=1")
+        self.assertEqual(self.failures, [])
+
+    def fill(self) -> int:
+        """
+        Fill systemd's queue.
+
+        @return: with how many datagrams.
+        """
+        for told in range(100_000):
+            try:
+                readysocket.notify("STATUS=busy")
+            except BlockingIOError:
+                return told
+        raise AssertionError("a queue without an end")
+
+    def test_queueIsFull(self) -> None:
+        """
+        While the queue of systemd is full, nothing is lost and nobody waits: what did
+        not fit is told later, in its order, wherever that begins.
+        """
+        for room in range(4):
+            manager = self.manager(f"\0ktlsagent-test-{os.getpid()}-{room}")
+            for told in range(self.fill()):
+                if told < room:
+                    manager.recv(100)
+            telling = self.tell()
+            self.reactor.pump([0.1] * 20)
+            self.assertEqual(len(self.reactor.calls), 0 if room == 3 else 1)
+            while True:
+                self.reactor.advance(0.1)
+                if (data := manager.recv(100, socket.MSG_PEEK)) != b"STATUS=busy":
+                    break
+                manager.recv(100)
+            self.assertIn(b"FDSTOREREMOVE", data)
+            self.check(manager)
+            telling.stop()
+
+    def test_stopped(self) -> None:
+        """A socket that is about to be closed is not given to anybody."""
+        self.manager(f"\0ktlsagent-test-{os.getpid()}")
+        self.fill()
+        telling = self.tell()
+        telling.stop()
+        telling.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_refusals(self) -> None:
+        """What systemd does not take does not keep it from hearing that the agent is ready."""
+        told: list[str] = []
+
+        def notify(*assignments: str, descriptors: Sequence[int] = ()) -> None:
+            if descriptors:
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+            told.append(assignments[0])
+
+        self.patch(readysocket, "notify", notify)
+        self.tell()
+        self.assertEqual(told, ["FDSTOREREMOVE=1", "READY=1"])
+        self.assertEqual([error.errno for error in self.failures], [errno.ETOOMANYREFS])
+
+
+class RequireProgramTests(SynchronousTestCase):
+    """Tests for L{readysocket.requireProgram}."""
+
+    def test_there(self) -> None:
+        """The interpreter of the tests is there."""
+        readysocket.requireProgram()
+
+    def test_gone(self) -> None:
+        """One that is not there, not a file or not to be run is said to be so."""
+        path = Path(self.mktemp())
+        path.mkdir(parents=True)
+        (path / "python").write_text("")
+        for executable in (path / "missing", path, path / "python"):
+            self.patch(sys, "executable", str(executable))
+            error = self.assertRaises(OSError, readysocket.requireProgram)
+            self.assertIn(str(executable), str(error))
 
 
 class ReplaceProcessTests(SynchronousTestCase):

@@ -397,6 +397,34 @@ def _clocks() -> Iterator[Case]:
         )
 
 
+def _signals() -> Iterator[Case]:
+    """
+    Signals at awkward moments.
+
+    @return: the cases.
+    """
+    for workers, stop in (("1", "SIGTERM"), ("2", "SIGTERM"), ("1", "SIGQUIT")):
+        yield Case(
+            camel("stop", "wins", stop.lower(), "of", workers),
+            f"{stop} shortly after SIGUSR2 ends an agent of {workers} for good.",
+            "signalled.stopWins",
+            {"workers": workers, "stop": stop},
+        )
+    for workers in ("1", "2"):
+        yield Case(
+            camel("restart", "fails", "of", workers),
+            "An agent that has no descriptor to start again with goes on as before.",
+            "signalled.restartFails",
+            {"workers": workers},
+        )
+        yield Case(
+            camel("hung", "up", "while", "starting", "of", workers),
+            "SIGHUP does not kill an agent that is not ready yet.",
+            "signalled.hungUpWhileStarting",
+            {"workers": workers},
+        )
+
+
 def _managed() -> Iterator[Case]:
     """
     The agent as a service of a real systemd.
@@ -429,6 +457,7 @@ CASES: Final = (
     *_presharedKeyPeers(),
     *_lives(),
     *_clocks(),
+    *_signals(),
 )
 """All cases."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +16,48 @@ MOST_PENDING: Final = 50
 """How many requests the kernel holds at the most (C{hn_pending_max})."""
 
 
+class ReadyTimes:
+    """
+    When requests were announced: the kernel counts their time from READY, but does not
+    say in the reply to ACCEPT which READY was theirs.
+
+    These are the times of those announcements whose requests nobody has been seen to take, the
+    oldest first: in that order the kernel hands the requests over.  Some have been
+    taken by others, or given up; so a time is never too late, but may be too early.
+    """
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=MOST_PENDING)
+
+    def read(self, number: int, now: float) -> None:
+        """
+        Note announcements that have been read.
+
+        @param number: how many.
+        @param now: the time.
+        """
+        self._times.extend([now] * min(number, MOST_PENDING))
+
+    def take(self, patience: float, now: float) -> float | None:
+        """
+        Say when a request was announced that has just been taken.
+
+        @param patience: for how many seconds it is pending at the most: what was announced
+            longer ago is not this one.
+        @param now: the time.
+        @return: the time of its announcement; C{None} if that is not known.
+        """
+        while self._times:
+            announced = self._times.popleft()
+            if announced + patience > now:
+                return announced
+        return None
+
+    def clear(self) -> None:
+        """Nothing is pending: whatever was announced has been taken or given up."""
+        self._times.clear()
+
+
 @implementer(IAnnouncements)
 class Ready:
     """The announcements of a process that serves all requests itself."""
@@ -26,8 +69,10 @@ class Ready:
         @param clock: the reactor.
         @param kernel: where READY comes from.
         """
+        self._clock = clock
         self._kernel = kernel
         self._seldom = Seldom(clock, self.log)
+        self._times = ReadyTimes()
         self._missed = False
 
     def begin(self) -> None:
@@ -44,7 +89,13 @@ class Ready:
     def due(self) -> int | None:
         """See L{IAnnouncements}.  One READY is reason enough to ask until nothing is pending."""
         missed, self._missed = self._missed, False
-        return None if self.read() != 0 or missed else 0
+        announced = self.read()
+        self._times.read(announced or 0, self._clock.seconds())
+        return None if announced != 0 or missed else 0
+
+    def announced(self, patience: float) -> float | None:
+        """See L{IAnnouncements}."""
+        return self._times.take(patience, self._clock.seconds())
 
     def read(self) -> int | None:
         """
@@ -64,6 +115,8 @@ class Ready:
 
     def settled(self, left: int) -> None:
         """See L{IAnnouncements}: there is nobody else to ask for what is left."""
+        if not left:
+            self._times.clear()
 
     def room(self) -> None:
         """See L{IAnnouncements}."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from ktlsagent.errors import StartError
 
@@ -25,6 +26,12 @@ _STEP_SECONDS = 2.0
 By how much the clocks have to disagree for one of them to have been set.  Who slows a
 clock down or speeds it up, as NTP does, gets no further than 0.03 s in a minute.
 """
+
+_FOLLOWS = (
+    "expected a reactor with a monotonic clock, found one that follows the wall clock: when that "
+    "is set, handshakes stall or fail; call ktlsagent.clocks.makeMonotonic before anything is "
+    "scheduled"
+)
 
 
 def makeMonotonic(reactor: Any) -> None:  # noqa: ANN401 - reactors have it, their interface has not
@@ -55,6 +62,17 @@ def followsWallClock(reactor: IReactorTime) -> bool:
     """
     wall, monotonic, now = time.time(), time.monotonic(), reactor.seconds()
     return abs(now - wall) < min(1.0, abs(now - monotonic))
+
+
+def warnOfWallClock(reactor: IReactorTime, log: Logger) -> None:
+    """
+    Warn whoever runs a reactor that follows the wall clock.
+
+    @param reactor: the reactor.
+    @param log: where to.
+    """
+    if followsWallClock(reactor):
+        log.warn(_FOLLOWS)
 
 
 def dateNow() -> datetime:

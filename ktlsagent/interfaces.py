@@ -222,6 +222,15 @@ class IAnnouncements(Interface):
         @raise NetlinkError: if the kernel tells nothing any more.
         """
 
+    def announced(patience: float) -> float | None:
+        """
+        Say when a request was announced that has just been taken, or has been refused:
+        the kernel's time for it runs from there.
+
+        @param patience: for how many seconds the kernel waits for it.
+        @return: the time, by the reactor's clock; C{None} if it is not known.
+        """
+
     def settled(left: int) -> None:
         """
         What was due has been done.

@@ -93,6 +93,19 @@ def modeName(request: HandshakeRequest) -> str:
         return str(request.authMode)
 
 
+def patienceSeconds(request: HandshakeRequest) -> float:
+    """
+    Say how long the kernel waits for the answer to a request.
+
+    @param request: the kernel's request.
+    @return: seconds from READY.
+    """
+    if request.timeoutMilliseconds is not None:
+        return request.timeoutMilliseconds / 1000
+    server = request.messageType == MessageType.SERVERHELLO
+    return SERVER_SECONDS if server else CLIENT_SECONDS
+
+
 def allowedSeconds(request: HandshakeRequest) -> float:
     """
     Say how long a request may take until its answer.
@@ -100,12 +113,7 @@ def allowedSeconds(request: HandshakeRequest) -> float:
     @param request: the kernel's request.
     @return: seconds from READY, with the margin taken off.
     """
-    if request.timeoutMilliseconds is not None:
-        allowed = request.timeoutMilliseconds / 1000
-    elif request.messageType == MessageType.SERVERHELLO:
-        allowed = SERVER_SECONDS
-    else:
-        allowed = CLIENT_SECONDS
+    allowed = patienceSeconds(request)
     return max(allowed - MARGIN_SECONDS, allowed / 2)
 
 

@@ -3,10 +3,10 @@ The story of a request, from ACCEPT to DONE.
 
     1. The kernel has given us a descriptor; from here on it gets an answer,
        whatever happens.
-    2. It waits for its turn: until others, whose peers have fewer turns than its
-       own, have begun.
-    3. The first profile that matches it is looked for, and policy says how the
+    2. The first profile that matches it is looked for, and policy says how the
        handshake is to be run by it, or that it is not.
+    3. It waits for its turn: until others, whose peers have fewer turns than its
+       own, have begun.
     4. The handshake runs as a Twisted protocol over the socket, in steps,
        against a deadline.
     5. On top of it sits L{Handover}: when it is connected, the keys go to
@@ -131,17 +131,18 @@ class Upcall:
 
     log = Logger()
 
-    def __init__(self, agent: Agent, request: HandshakeRequest) -> None:
+    def __init__(self, agent: Agent, request: HandshakeRequest, announced: float | None) -> None:
         """
         @param agent: what it shares with others.
         @param request: the kernel's request, just accepted.
+        @param announced: when READY came for it, if that is known.
         """
         now = agent.reactor.seconds()
         self._agent = agent
         self._request = request
         # A reload in mid-handshake is for the requests to come.
         self._profiles = agent.configured.profiles
-        self._deadline = now + policy.allowedSeconds(request)
+        self._deadline = (now if announced is None else announced) + policy.allowedSeconds(request)
         agent.ledger.latest = max(agent.ledger.latest, self._deadline)
         self._report = Report(request, now)
         self._transport: UpcallTransport | None = None
@@ -164,17 +165,21 @@ class Upcall:
                 self._agent.reactor, self._request.descriptor, self._agent.adopt
             )
             peer = self._report.peer = _endpoint(transport.peer)
+            transport.requireTCP()
+            served = self._choose(transport, peer)
+            self._rings += await keyrings.borrow(
+                policy.keyringsFor(self._request, self._profiles.keyrings), self._report.note
+            )
+            keys = RequestKeys(keyrings.keyrings, self._rings, keyrings.seen)
+            served = await self._withTokens(served)
+            # Who is refused by that does not wait for a turn.
+            plan = policy.plan(self._request, served, keys)
             await self._wait(policy.settleSeconds(self._request))
             with self._agent.steps.turn(peer and peer.address, self._deadline) as turn:
                 await self._comes(turn, transport)
-                served = self._choose(transport, peer)
-                self._rings += await keyrings.borrow(
-                    policy.keyringsFor(self._request, self._profiles.keyrings), self._report.note
-                )
-                keys = RequestKeys(keyrings.keyrings, self._rings, keyrings.seen)
-                served = await self._withTokens(served)
-                # Nobody but the engine keeps the plan: a pre-shared key may be in it.
-                engine = engineFor(policy.plan(self._request, served, keys))
+                engine = engineFor(plan)
+                # Nobody but the engine keeps it: a pre-shared key may be in it.
+                del plan
                 session = await self._handshake(engine, transport, turn)
             status, remoteAuth = 0, policy.remoteAuth(session)
             tags = self._report.tags = served.tags(session.peerChain)

@@ -6,6 +6,7 @@ sees to it that each is served; it stops without losing one.
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 
 from twisted.application.service import Service
@@ -13,10 +14,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ktlsagent import policy
 from ktlsagent.announcements import MOST_PENDING, ForeignSenders, Ready
 from ktlsagent.banner import sayReady
 from ktlsagent.bugs import logBug
-from ktlsagent.clocks import followsWallClock
+from ktlsagent.clocks import warnOfWallClock
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
@@ -60,13 +62,6 @@ _ACCEPT_ADVICE = {
 _ACCEPT_REFUSED = (
     "expected to be allowed to accept handshake requests, found {}; the agent needs "
     "CAP_NET_ADMIN in the initial user namespace: start it as root or give it that capability"
-)
-
-
-_WALL_CLOCK = (
-    "expected a reactor with a monotonic clock, found one that follows the wall clock: when that "
-    "is set, handshakes stall or fail; call ktlsagent.clocks.makeMonotonic before anything is "
-    "scheduled"
 )
 
 
@@ -172,8 +167,7 @@ class AgentService(Service):
         except AgentError:
             self._kernel.close()
             raise
-        if followsWallClock(self._reactor):
-            self.log.warn(_WALL_CLOCK)
+        warnOfWallClock(self._reactor, self.log)
         Service.startService(self)
         for descriptor, readable in (
             (self._announcements.fileno(), self._heard),
@@ -281,17 +275,20 @@ class AgentService(Service):
         @param due: how many to ask for; C{None}: until nothing is pending.
         @raise NetlinkError: if the kernel does not let us at all.
         """
-        taken: list[HandshakeRequest] = []
+        taken: list[tuple[HandshakeRequest, float | None]] = []
         try:
             left = self._take(taken, due)
         finally:
-            for request in taken:
-                self._serve(request)
+            for request, announced in taken:
+                self._serve(request, announced)
         self._tellLoad()
         self._announcements.settled(left)
 
-    def _take(self, taken: list[HandshakeRequest], due: int | None) -> int:
-        """Note requests one by one, and say how many are left that there is no room for."""
+    def _take(self, taken: list[tuple[HandshakeRequest, float | None]], due: int | None) -> int:
+        """
+        Note requests one by one, and when each was announced; say how many are left
+        that there is no room for.
+        """
         refused = 0
         while due is None or len(taken) + refused < due:
             try:
@@ -310,6 +307,7 @@ class AgentService(Service):
                 # The kernel has mostly ended that request with EIO; others may
                 # wait behind it.
                 refused += 1
+                self._announcements.announced(math.inf)
                 self.log.error(
                     "the kernel could not hand a request over: {reason}{advice}",
                     reason=cut(str(error), NAME),
@@ -321,7 +319,8 @@ class AgentService(Service):
                 return MOST_PENDING
             if request is None:
                 return 0
-            taken.append(request)
+            patience = policy.patienceSeconds(request)
+            taken.append((request, self._announcements.announced(patience)))
         return 0
 
     def _drainLater(self, reason: AgentError) -> None:
@@ -342,13 +341,15 @@ class AgentService(Service):
                 self._announcements.room()
                 self._ready()
 
-    def _serve(self, request: HandshakeRequest) -> None:
+    def _serve(self, request: HandshakeRequest, announced: float | None) -> None:
         """Start a request's story."""
         self.ledger.accepted += 1
         self.ledger.descriptors += 1
         if self._configured.config.debugLevel:
             self.log.debug("accepted {request}", request=cut(repr(request), FIELD))
-        Deferred.fromCoroutine(Upcall(self._agent, request).serve()).addBoth(self._served)
+        Deferred.fromCoroutine(Upcall(self._agent, request, announced).serve()).addBoth(
+            self._served
+        )
 
     def _served(self, result: Failure | None) -> None:
         """A request's story has ended."""

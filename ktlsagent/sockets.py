@@ -104,6 +104,18 @@ class UpcallTransport:
         """The socket itself, to be programmed."""
         return self._socket
 
+    def requireTCP(self) -> None:
+        """
+        See whether the kernel could run TLS over this at all.
+
+        @raise RequestUnsupported: if this is no TCP connection.
+        """
+        kind = self._socket.proto
+        if kind != socket.IPPROTO_TCP:
+            raise RequestUnsupported(
+                "not-tcp", f"expected a TCP connection (IP protocol 6), found protocol {kind}"
+            )
+
     def requireConnection(self) -> None:
         """
         See whether there is still a connection, without reading from it.
@@ -117,7 +129,6 @@ class UpcallTransport:
         try:
             state = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         except OSError:
-            # No TCP, which is refused in better words.
             return
         if state != _ESTABLISHED:
             code, who = _CLOSED.get(state, ("connection-closed", "the kernel has closed it"))
@@ -130,13 +141,7 @@ class UpcallTransport:
         Prepare the socket for a handshake and connect a protocol to it.
 
         @param protocol: gets the records, and the end if it comes early.
-        @raise RequestUnsupported: if this is no TCP connection.
         """
-        kind = self._socket.proto
-        if kind != socket.IPPROTO_TCP:
-            raise RequestUnsupported(
-                "not-tcp", f"expected a TCP connection (IP protocol 6), found protocol {kind}"
-            )
         # Without it the handshake takes longer, no more.
         with suppress(OSError):
             if not self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):

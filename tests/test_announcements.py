@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from ktlsagent.announcements import Ready
+from ktlsagent.announcements import Ready, ReadyTimes
 from ktlsagent.errors import NetlinkError
 from ktlsagent.interfaces import IAnnouncements
 from ktlsagent.netlink import HandshakeNetlink
 from tests.support.fakekernel import FakeHandshakeKernel
+from tests.support.properties import patient
 
 
 class ReadyTests(SynchronousTestCase):
@@ -72,3 +75,68 @@ class ReadyTests(SynchronousTestCase):
         self.kernel.readError = errno.EBADF
         self.assertRaises(NetlinkError, self.ready.due)
         self.ready.end()
+
+
+class ReadyTimesTests(SynchronousTestCase):
+    """Tests for L{ReadyTimes}."""
+
+    def setUp(self) -> None:
+        self.times = ReadyTimes()
+
+    def take(self, now: float, patience: float = 5.0) -> float | None:
+        """Take a request."""
+        return self.times.take(patience, now)
+
+    def test_unknown(self) -> None:
+        """Of what was never announced to us nothing is known."""
+        self.assertIsNone(self.take(7.0))
+
+    def test_oldestFirst(self) -> None:
+        """Requests are taken in the order in which they were announced."""
+        self.times.read(1, 1.0)
+        self.times.read(2, 2.0)
+        self.assertEqual([self.take(3.0) for _time in range(4)], [1.0, 2.0, 2.0, None])
+
+    def test_tooOld(self) -> None:
+        """What the kernel has given up is not what was taken; longer timeouts count."""
+        for announced in (1.0, 4.0, 6.5):
+            self.times.read(1, announced)
+        self.assertEqual(self.take(9.5, patience=6.0), 4.0)
+        self.assertIsNone(self.take(11.5, patience=5.0))
+        self.times.read(1, 1.0)
+        self.assertEqual(self.take(30.0, patience=60.0), 1.0)
+
+    def test_clear(self) -> None:
+        """When nothing is pending, what was announced is over."""
+        self.times.read(3, 1.0)
+        self.times.clear()
+        self.assertIsNone(self.take(2.0))
+
+    def test_bounded(self) -> None:
+        """No more are remembered than the kernel keeps, the newest."""
+        self.times.read(1, 0.0)
+        self.times.read(10**12, 1.0)
+        self.assertEqual([self.take(2.0) for _time in range(51)], [1.0] * 50 + [None])
+
+    @patient
+    @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 4), st.integers(0, 4))))
+    def test_neverTooLate(self, turns: list[tuple[float, int, int]]) -> None:
+        """
+        Whoever else takes some of the requests, none is thought to be younger than it is,
+        nor older than the kernel's patience.
+        """
+        self.setUp()
+        pending: list[float] = []
+        now = 0.0
+        for seconds, announced, others in turns:
+            now += seconds
+            pending = [one for one in pending if one + 5.0 > now]
+            # The kernel announces none that it does not keep.
+            kept = min(announced, 50 - len(pending))
+            pending = [*pending, *[now] * kept][others:]
+            self.times.read(kept, now)
+            if pending:
+                thought = self.take(now)
+                assert thought is not None
+                self.assertLessEqual(thought, pending.pop(0))
+                self.assertLess(now, thought + 5.0)

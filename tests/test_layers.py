@@ -149,8 +149,8 @@ LAYERS: dict[str, str] = {
     "banner": "__init__ interfaces protocols",
     "service": (
         "announcements banner bugs clocks config configured credentials.latecontexts errors "
-        "interfaces keyrings ktls ledger netlink netlinksocket protocols request seldom sockets "
-        "stepqueue texts"
+        "interfaces keyrings ktls ledger netlink netlinksocket policy protocols request seldom "
+        "sockets stepqueue texts"
     ),
     "watch": "bugs interfaces notify",
     "lean": "",

@@ -14,7 +14,7 @@ from ktlsagent.protocols.session import EstablishedSession
 from ktlsagent.stepqueue import LOOK_SECONDS, STEPS_PER_LAP
 from tests.support import certificates
 from tests.support.agent import AgentTestCase, Peer
-from tests.support.fakekernel import CLIENTHELLO, SERVERHELLO, UNAUTH, FakeUpcall
+from tests.support.fakekernel import CLIENTHELLO, PSK, SERVERHELLO, UNAUTH, X509, FakeUpcall
 
 MODEST = "127.0.0.2"
 """The address of another peer than the usual one."""
@@ -88,6 +88,43 @@ class FairShareTests(SchedulingTestCase):
         self.assertEqual({upcall.status for upcall in silent}, {errno.ETIMEDOUT})
         codes = [event["code"] for event in self.handshakes()][5:]
         self.assertEqual((codes.count("deadline"), codes.count("overload")), (10, 90))
+
+    def test_refusedWithoutATurn(self) -> None:
+        """Who is refused in any case is so at once, while others wait for their turn."""
+        config = self.configuration(certificates.server(), None, mostHandshakes=1, mostPerPeer=1)
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        ring = self.keyrings.addKeyring(".nvme")
+        self.start(config)
+        begun, _far = self.ask(SERVERHELLO)
+        waits, _far = self.ask(SERVERHELLO)
+        self.run_()
+        for ask in (
+            lambda: self.kernel.queue(near, SERVERHELLO, X509),
+            lambda: self.ask(SERVERHELLO, 99)[0],
+            lambda: self.ask(17)[0],
+            lambda: self.ask(SERVERHELLO, UNAUTH)[0],
+            lambda: self.ask(CLIENTHELLO, UNAUTH)[0],
+            lambda: self.ask(CLIENTHELLO, X509, peerName=b"server.lab")[0],
+            lambda: self.ask(CLIENTHELLO, PSK, keyring=ring)[0],
+            lambda: self.ask(CLIENTHELLO, PSK, keyring=ring, peerIdentities=(4711,))[0],
+            lambda: self.ask(SERVERHELLO, certificate=1, privateKey=2)[0],
+        ):
+            refused = ask()
+            self.run_()
+            self.assertNotIn(refused.status, (None, 0, errno.EIO), refused)
+        self.assertEqual([begun.status, waits.status], [None, None])
+        codes = {event["code"] for event in self.handshakes()}
+        self.assertEqual(
+            codes,
+            {
+                *("not-tcp", "unsupported-mode", "no-name", "no-certificate", "no-psk"),
+                *("key-unusable", "keyring-certificate"),
+            },
+        )
+        self.reactor.turn(5)
+        self.run_()
 
     def test_manySmallRecords(self) -> None:
         """A peer that cuts its ClientHello into small records is served, but after others."""

@@ -192,15 +192,20 @@ class DrainTests(AgentTestCase):
         self.assertTrue(agent.running)
 
     def test_unreadableRequest(self) -> None:
-        """A request that cannot be read is refused, and its keyring given back."""
+        """A request that cannot be read is refused at once, and its keyring given back."""
         agent = self.start()
         ring = self.keyrings.addKeyring("a ring")
-        self.kernel._linkKeyring = self.keyrings.link
+        linked: list[int] = []
+
+        def link(ring: int) -> None:
+            linked.append(ring)
+            self.keyrings.link(ring)
+
+        self.kernel._linkKeyring = link
         upcall, _far = self.ask(SERVERHELLO, keyring=ring, more=attribute(6, b""))
         self.reactor.turn()
         self.assertEqual(len(self.logged("a request cannot be read")), 1)
-        self.assertEqual(list(self.keyrings.linked()), [ring])
-        self.reactor.turn(5)
+        self.assertEqual(linked, [ring])
         self.assertEqual(upcall.status, errno.EOPNOTSUPP)
         self.assertEqual(list(self.keyrings.linked()), [])
         self.assertTrue(agent.ledger.balanced())
@@ -255,6 +260,30 @@ class DrainTests(AgentTestCase):
         self.reactor.turn(0.1)
         self.run_(client)
         self.assertEqual(upcall.status, 0)
+
+    def test_announcedLongBefore(self) -> None:
+        """
+        The time of a request that could not be taken at once counts from its READY; and
+        that of the next one, which is taken at once, from there.
+        """
+        self.start()
+        first, _client = self.serve()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            self.reactor.turn()
+            self.reactor.pump([0.1] * 20)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.reactor.turn(0.1)
+        self.reactor.settle()
+        second, _client = self.serve()
+        self.reactor.settle()
+        for passes, answered in ((2.3, 0), (0.2, 1), (1.9, 1), (0.2, 2)):
+            self.reactor.advance(passes)
+            self.reactor.settle()
+            statuses = [upcall.status for upcall in (first, second)]
+            self.assertEqual(statuses.count(errno.ETIMEDOUT), answered, passes)
 
     def test_noFreeDescriptorWhenStopped(self) -> None:
         """An agent that has been stopped does not come back for requests."""

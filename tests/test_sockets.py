@@ -623,7 +623,7 @@ class UpcallTransportLoanTests(_UpcallTestCase):
         near, far = socket.socketpair()
         with near, far:
             transport = self.adopt(near)
-            error = self.assertRaises(RequestUnsupported, transport.connect, self.protocol)
+            error = self.assertRaises(RequestUnsupported, transport.requireTCP)
             self.assertEqual(error.code, "not-tcp")
             self.assertEqual(
                 error.reason, "expected a TCP connection (IP protocol 6), found protocol 0"

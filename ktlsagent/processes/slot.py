@@ -142,6 +142,10 @@ class SlotAnnouncements:
         self._seen = words[_GIVEN]
         return (self._seen - words[_TAKEN]) % _MODULUS
 
+    def announced(self, patience: float) -> None:  # noqa: ARG002
+        """See L{IAnnouncements}: mostly just now, as tokens that are not taken go to others."""
+        return
+
     def settled(self, left: int) -> None:
         """See L{IAnnouncements}: others get what is left."""
         self._slot._words[_CLOSED] |= left > 0

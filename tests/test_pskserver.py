@@ -426,6 +426,17 @@ class OneAlertTests(KeyTestCase):
             answers = set(self.answers(hello, key.identity, UNKNOWN).values())
             self.assertEqual(len(answers), 1, answers)
 
+    def test_severalIdentities(self) -> None:
+        """And for one with identities of two hashes and suites for one of them."""
+        for suite in ("aes128gcm", "aes256gcm"):
+            for hashes in ((SHA256, SHA384), (SHA384, SHA256)):
+                offered = [(b"key %d" % n, b"k" * 32, hash_) for n, hash_ in enumerate(hashes)]
+                hello = records(TlslitePeer("client", offered, suites=[suite]).feed(b""))
+                answers = set()
+                for identity, _key, _hash in offered:
+                    answers |= set(self.answers(hello, identity, UNKNOWN).values())
+                self.assertEqual(len(answers), 1, answers)
+
     def test_withoutDiffieHellman(self) -> None:
         """And for one that wants no key exchange."""
         key = KEYS[4]

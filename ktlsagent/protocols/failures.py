@@ -42,7 +42,11 @@ ALERTS = {
 
 BAD_EXTENSION = "bad extension"
 WRONG_BINDER = "binder does not verify"
-"""OpenSSL's words (C{SSL_R_BAD_EXTENSION}, C{SSL_R_BINDER_DOES_NOT_VERIFY})."""
+NO_SHARED_CIPHER = "no shared cipher"
+"""
+OpenSSL's words (C{SSL_R_BAD_EXTENSION}, C{SSL_R_BINDER_DOES_NOT_VERIFY},
+C{SSL_R_NO_SHARED_CIPHER}).
+"""
 
 _PROTOCOL = SUNRPC.decode()
 

@@ -27,7 +27,7 @@ from ktlsagent.errors import (
 )
 from ktlsagent.protocols.context import TLSContext
 from ktlsagent.protocols.engine import TLSEngine
-from ktlsagent.protocols.failures import ALERTS
+from ktlsagent.protocols.failures import ALERTS, NO_SHARED_CIPHER
 from ktlsagent.protocols.interfaces import Engine, EngineState, TLSParameters
 from ktlsagent.protocols.psk import (
     SHA256,
@@ -242,7 +242,11 @@ class PreSharedKeyServer:
 
     def _oneAlert(self, engine: TLSEngine, output: bytes) -> bytes:
         """Tell who has another key what is told to who has none."""
-        if engine.error is None or engine.error.code != "wrong-key":
+        error = engine.error
+        # Of several identities that have different hashes, the one that is known chooses the
+        # suites: that none is shared would tell which one it is.
+        telling = len(self.identities) > 1 and error and NO_SHARED_CIPHER in error.reason
+        if error is None or (error.code != "wrong-key" and not telling):
             return output
         self._alertSent = self._alert
         return plainAlert(self._alert)

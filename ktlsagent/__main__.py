@@ -13,12 +13,12 @@ if __name__ == "__main__":
     signals.ignoreRotation()
 lean.begin()
 
-import sys
 from typing import Any, cast
 
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.logger import globalLogBeginner
 from twisted.python import usage
 
+from ktlsagent.processes.standardlog import standardLog
 from ktlsagent.tap import Options, makeService
 
 
@@ -36,10 +36,10 @@ def main() -> None:
     except usage.UsageError as error:
         raise SystemExit(f"{options}\nktlsagent: {error}") from error
     service: Any = makeService(options)
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
     from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
 
     reactor: Any = installed
+    globalLogBeginner.beginLoggingTo([standardLog(reactor)])
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from ktlsagent import __version__, readysocket, signals
 from ktlsagent.bugs import logBug
@@ -30,6 +31,7 @@ from ktlsagent.errors import AgentError, ConfigError, NetlinkError, StartError
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.remainder import forkOff
+from ktlsagent.processes.standardlog import standardLog
 from ktlsagent.service import AgentService
 
 if TYPE_CHECKING:
@@ -83,14 +85,22 @@ class ProgramService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: str | None) -> None:  # noqa: ANN401 - it has no type
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401 - it has no type
+        config: str | None,
+        *,
+        logsElsewhere: bool = False,
+    ) -> None:
         """
         @param reactor: the reactor.
         @param config: the configuration file's name, if one was given.
+        @param logsElsewhere: whether the log is somewhere else than on standard output.
         """
         self._end: Callable[[], object] | None = None
         self._toStop = False
         self._stopping = False
+        self._logsElsewhere = logsElsewhere
         self._renewing = False
         self._hurries = False
         self._ready: int | None = None
@@ -113,7 +123,25 @@ class ProgramService(Service):
         # One process needs nothing of that.
         from ktlsagent.processes.workers import WorkersService  # noqa: PLC0415
 
-        return WorkersService(reactor, config, number, up=self._tellSystemd, **seams)
+        return WorkersService(
+            reactor,
+            config,
+            number,
+            up=self._tellSystemd,
+            relayed=self._logsElsewhere,
+            **seams,
+        )
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401 - twistd's application
+        """
+        Become part of twistd's application, and have it log in our way to standard
+        output, where its own would block as soon as nobody reads.
+
+        @param parent: the application.
+        """
+        Service.setServiceParent(self, parent)
+        if isinstance(parent, Componentized) and not self._logsElsewhere:
+            cast(Any, parent).setComponent(ILogObserver, standardLog(self._reactor))
 
     def startService(self) -> None:
         """
@@ -318,6 +346,14 @@ def _exitAtOnce(status: int = 0) -> None:
     os._exit(status)
 
 
+def _logsElsewhere(twistd: usage.Options | None) -> bool:
+    """Say whether twistd, if we are part of it, logs to something else than standard output."""
+    if twistd is None:
+        return False
+    elsewhere = twistd.get("syslog") or twistd.get("logger") or not twistd.get("nodaemon")
+    return bool(elsewhere) or twistd.get("logfile") not in (None, "", "-")
+
+
 def makeService(options: Options) -> IService:
     """
     Put the agent together.
@@ -331,7 +367,8 @@ def makeService(options: Options) -> IService:
     signals.remember()
     try:
         makeMonotonic(reactor)
-        return cast(IService, ProgramService(reactor, options["config"]))
+        elsewhere = _logsElsewhere(options.parent)
+        return cast(IService, ProgramService(reactor, options["config"], logsElsewhere=elsewhere))
     except ConfigError as error:
         raise SystemExit(f"ktlsagent cannot use its configuration:\n{error}") from error
     except StartError as error:

@@ -63,7 +63,7 @@ LAYERS: dict[str, str] = {
         "credentials.tokens profiles protocols"
     ),
     "__init__": "",
-    "__main__": "lean signals tap",
+    "__main__": "lean processes.standardlog signals tap",
     "clocks": "errors",
     "ledger": "",
     "fairness": "",
@@ -159,12 +159,14 @@ LAYERS: dict[str, str] = {
     "processes.remainder": "",
     "processes.template": "lean",
     "processes.channel": "config",
+    "processes.standardlog": "texts",
+    "processes.workerlog": "processes.standardlog texts",
     "processes.slot": "interfaces",
     "processes.dispatcher": "announcements processes.slot",
     "processes.workerchannel": "processes.channel processes.dispatcher processes.slot",
     "processes.worker": (
         "bugs clocks config credentials.tokenload errors lean processes.channel processes.slot "
-        "service"
+        "processes.workerlog service"
     ),
     "processes.supervisor": (
         "config errors processes.channel processes.dispatcher processes.slot "
@@ -172,11 +174,11 @@ LAYERS: dict[str, str] = {
     ),
     "processes.workers": (
         "announcements banner bugs config configured errors interfaces keyrings ktls netlink "
-        "netlinksocket processes.supervisor processes.template"
+        "netlinksocket processes.supervisor processes.template processes.workerlog"
     ),
     "tap": (
         "__init__ bugs clocks config errors interfaces lean netlink processes.remainder "
-        "processes.workers readysocket service signals"
+        "processes.standardlog processes.workers readysocket service signals"
     ),
 }
 """What each module of the package may import from the package."""
@@ -195,8 +197,10 @@ SYSTEM_CALLS = {
     "netlinksocket",
     "readysocket",
     "processes.remainder",
+    "processes.standardlog",
     "processes.template",
     "processes.worker",
+    "processes.workerlog",
     "ktls",
     "keyrings",
 }

@@ -48,6 +48,19 @@ runpy.run_module("ktlsagent", run_name="__main__")
 """The program with a signal that has come before it."""
 
 
+TALKATIVE = STUBBED.replace(
+    'print("privileged", flush=True)',
+    """
+from twisted.logger import Logger
+for number in range(9000):
+    Logger().info("number {number} {filling}", number=number, filling="x" * 200)
+sys.__stderr__.write("privileged\\n")
+sys.__stderr__.flush()
+""".replace("\n", "\n        "),
+)
+"""The same, but it has a lot to say."""
+
+
 class MainTests(SynchronousTestCase):
     """The program, in a process of its own."""
 
@@ -124,6 +137,22 @@ class MainTests(SynchronousTestCase):
         self.assertIn("x509.trustore", errors)
         self.assertIn("x509.crl", errors)
         self.assertNotIn("Traceback", errors)
+
+    def test_nobodyReads(self) -> None:
+        """If nobody reads its log it goes on, and says what is missing when somebody does."""
+        process = self.begin("-c", TALKATIVE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.assertEqual(process.stderr.readline(), "privileged\n")
+        line, count = "", 0
+        while "lines were dropped because nobody read the log" not in line:
+            line = process.stdout.readline()
+            count += "] number " in line
+        # The program says a thing or two besides.
+        self.assertIn(count + int(line.split()[2]), range(9000, 9004))
+        process.send_signal(signal.SIGTERM)
+        output, _errors = process.communicate(timeout=60)
+        self.assertIn("Main loop terminated.", output)
 
     def test_lives(self) -> None:
         """The service is started, runs, and is stopped before the program ends."""

@@ -387,7 +387,7 @@ class StopTests(WorkersTestCase):
         first, second = self.template.workers
         first.close()
         stopped = parent.stopService()
-        self.assertEqual(first.told()[1:], [])
+        self.assertEqual(first.told()[2:], [])
         second.close()
         self.successResultOf(stopped)
 

@@ -16,19 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.application.service import IServiceMaker
+from twisted.application.service import Application, IServiceMaker, MultiService
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import eventAsText
+from twisted.logger import ILogObserver, eventAsText
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import ktlsagent
 from ktlsagent import readysocket, signals, tap
 from ktlsagent.clocks import followsWallClock
 from ktlsagent.errors import AgentError, StartError
+from ktlsagent.processes.standardlog import StandardLog
 from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
 from tests.support.agent import AgentTestCase
@@ -108,6 +110,32 @@ class MakeServiceTests(SynchronousTestCase):
             self.patch(os, "sched_getaffinity", lambda _pid, found=processors: found)
             for text in "", "[ktlsagent]\nworkers=auto\n":
                 self.assertIsInstance(self.service(text)._agent, kind)
+
+    def test_log(self) -> None:
+        """Twistd's log on standard output is ours, and any other its own."""
+        for ours, arguments in (
+            (True, ["-n"]),
+            (True, ["-n", "--logfile=-"]),
+            (False, []),
+            (False, ["-n", "--logfile=a.log"]),
+            (False, ["-n", "--syslog"]),
+            (False, ["-n", "--logger=twisted.logger.textFileLogObserver"]),
+        ):
+            path = self.mktemp()
+            Path(path).write_text("[ktlsagent]\nworkers=2\n")
+            twistd = ServerOptions()
+            twistd.parseOptions([*arguments, "ktlsagent", "--config", path])
+            service = cast(tap.ProgramService, tap.makeService(twistd.subOptions))
+            application = Application("ktlsagent")
+            service.setServiceParent(application)
+            observer = cast(Any, application).getComponent(ILogObserver)
+            self.assertEqual(isinstance(observer, StandardLog), ours, arguments)
+            self.assertEqual(cast(Any, service._agent)._relayed, not ours)
+
+    def test_otherParent(self) -> None:
+        """A parent that is no application logs as it likes."""
+        service = self.service("")
+        service.setServiceParent(MultiService())
 
     def service(self, text: str) -> tap.ProgramService:
         """

@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import deque
-from io import StringIO
 from pathlib import Path
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
-from twisted.logger import Logger, LogLevel, eventAsText, eventFromJSON
+from twisted.logger import eventAsText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -50,10 +49,14 @@ class WorkerTests(AgentTestCase):
         self.slot = Slot.make()
         self.addCleanup(self.slot.close)
         super().setUp()
-        self.output = StringIO()
-        self.patch(sys, "__stdout__", self.output)
+        self.logs: list[tuple[int, bool]] = []
         self.ending = StoppingReactor()
-        self.worker = Worker(self.ending, self.make, self.slot)
+        self.worker = Worker(
+            self.ending,
+            self.make,
+            self.slot,
+            lambda place, *, relayed: self.logs.append((place, relayed)),
+        )
         self.parent = StringTransport()
         self.worker.makeConnection(self.parent)
 
@@ -337,10 +340,6 @@ class WorkerTests(AgentTestCase):
         self.run_()
         self.lost()
         self.assertEqual(self.ending.stopped, 0)
-        self.said()
-        self.worker.report({"log_format": "last words", "log_level": LogLevel.info})
-        self.assertIn("last words", self.output.getvalue())
-        self.assertEqual(self.said(), [])
         self.reactor.turn(4.6)
         self.assertIsNotNone(upcall.status)
         self.assertEqual((self.ending.stopped, self.worker.status), (1, 0))
@@ -377,17 +376,9 @@ class WorkerTests(AgentTestCase):
         self.assertTrue(self.agents[0].running)
 
     def test_logs(self) -> None:
-        """An event is said in one line, whatever is in it, and is the same at the other end."""
-        Logger("some.where", observer=self.worker.report).warn(  # type: ignore[arg-type]
-            "expected\n{what} of {whom}", what="text", whom=self
-        )
-        (line,) = self.said()
-        word, _, event = line.partition(b" ")
-        self.assertEqual(word, b"log")
-        self.assertEqual(
-            eventAsText(eventFromJSON(event.decode()), includeTimestamp=False),
-            f"[some.where#warn] expected\ntext of {self}",
-        )
+        """It begins to log when it knows which of the workers it is."""
+        self.worker.dataReceived(b"place 3\nplace 12 relayed\n")
+        self.assertEqual(self.logs, [(3, False), (12, True)])
 
 
 SCRIPT = """
@@ -441,7 +432,7 @@ CLOCK = """
 import os, socket, time
 from ktlsagent.processes import worker
 
-def made(reactor, makeAgent, slot):
+def made(reactor, makeAgent, slot, logs):
     print(reactor.seconds is time.monotonic, flush=True)
     os._exit(0)
 

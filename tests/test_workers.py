@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.processes.channel import decodeConfig
+from ktlsagent.processes.workerlog import asJSON
 from ktlsagent.processes.workers import WorkersService
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.session import Role
@@ -28,7 +30,8 @@ class StartTests(WorkersTestCase):
         self.assertEqual(len(self.template.workers), 3)
         self.assertGreaterEqual(parent.listener(), 0)
         for worker in self.template.workers:
-            (line,) = worker.told()
+            place, line = worker.told()
+            self.assertRegex(place, b"^place [123]$")
             self.assertEqual(line[:5], b"load ")
             used = parent._configured.config
             found = decodeConfig(line[5:])
@@ -41,7 +44,7 @@ class StartTests(WorkersTestCase):
         parent.startService()
         self.addCleanup(self.end, parent)
         self.allUp()
-        lines = [worker.told()[0] for worker in self.template.workers]
+        lines = [worker.told()[1] for worker in self.template.workers]
         shares = [decodeConfig(line.removeprefix(b"load ")) for line in lines]
         self.assertEqual([share.mostHandshakes for share in shares], [3, 4, 4])
         self.assertEqual([share.mostPerPeer for share in shares], [1, 1, 1])
@@ -210,23 +213,39 @@ class ReadyTests(WorkersTestCase):
 
 
 class LogTests(WorkersTestCase):
-    """The one log."""
+    """The workers' logs, where twistd logs to something else than standard output."""
 
-    def test_relays(self) -> None:
-        """What a worker logs is logged as its own, with its place and its time."""
-        self.begin()
-        events: list[LogEvent] = []
-        log = Logger("some.where", observer=events.append)  # type: ignore[arg-type]
-        log.error("handshake {outcome}", outcome="failed")
-        events[0]["log_time"] = 12.5
-        self.template.workers[1].say(b"log " + eventAsJSON(events[0]).encode())
+    def test_relayed(self) -> None:
+        """What the workers write to their standard output the parent logs, to the end."""
+        parent = self.begin(relayed=True)
+        for worker in self.template.workers:
+            self.assertRegex(worker.told()[0], b"^place [12] relayed$")
+        assert self.template.output is not None
+        output = os.dup(self.template.output)
+        event = {"log_format": "handshake {outcome}", "outcome": "failed", "worker": 2}
+        line = asJSON({**event, "log_time": 1.0, "log_level": LogLevel.info})
+        assert line is not None
+        os.write(output, line)
+        self.reactor.turn(0.0)
         (event,) = self.said("handshake failed")
-        self.assertEqual(
-            (event["worker"], event["outcome"], event["log_time"]), (2, "failed", 12.5)
-        )
-        self.assertEqual(event["log_level"], LogLevel.error)
-        text = eventAsText(event, includeTimestamp=False)
-        self.assertEqual(text, "[some.where#error worker=2] handshake failed")
+        self.assertEqual((event["worker"], event["outcome"]), (2, "failed"))
+        stopped = parent.stopService()
+        for worker in self.template.workers:
+            worker.close()
+        self.assertNoResult(stopped)
+        os.write(output, line)
+        os.close(output)
+        self.reactor.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.said("handshake failed")), 2)
+
+    def test_relayedFailure(self) -> None:
+        """If the parent cannot start nothing is left of it."""
+        self.kernelTLS.unavailable = StartError("no kTLS here")
+        parent = self.parent(self.configuration(), relayed=True)
+        self.assertRaises(StartError, parent.startService)
+        self.reactor.settle()
+        self.assertEqual(self.reactor.getReaders(), [])
 
 
 class ReloadTests(WorkersTestCase):
@@ -260,7 +279,7 @@ class ReloadTests(WorkersTestCase):
             worker.say(b"loaded yes")
         self.template.kill(self.template.workers[0])
         self.reactor.advance(0.1)
-        (line,) = self.template.workers[-1].told()
+        _place, line = self.template.workers[-1].told()
         self.assertEqual(decodeConfig(line.removeprefix(b"load ")), shared)
         self.assertEqual(self.said("goes on with what"), [])
 

@@ -14,9 +14,10 @@ class Channel(Protocol):
     """
     One end of a channel.
 
-    From the parent come C{load}, with the configuration, to start and to
-    reload, and C{stop}.  To the parent go C{pid} with the process id, first of
-    all, C{up}, C{loaded} with C{yes} or C{no}, C{log} with an event, C{failed},
+    From the parent come C{place}, with the worker's number and whether the parent
+    logs for it, C{load}, with the configuration, to start and to reload, and
+    C{stop}.  To the parent go C{pid} with the process id, first of
+    all, C{up}, C{loaded} with C{yes} or C{no}, C{failed},
     and C{renew} if only a new worker can use a token; C{back} with the number of
     requests that a worker was given and has no room for, and C{room} when it has.
     """

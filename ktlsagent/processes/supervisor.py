@@ -62,6 +62,7 @@ class Supervisor:
     Keeps a number of workers at work.
 
     @ivar dispatcher: gives them requests.
+    @ivar output: what is their standard output, if not ours.
     """
 
     log = Logger()
@@ -87,6 +88,7 @@ class Supervisor:
         @param kill: sends a signal.
         """
         self.dispatcher = Dispatcher(reactor)
+        self.output: int | None = None
         self._reactor = reactor
         self._number = number
         self._configFor = configFor
@@ -112,7 +114,7 @@ class Supervisor:
         """
         self._templateSince = self._reactor.seconds()
         try:
-            self._template.start()
+            self._template.start(self.output)
         except OSError as error:
             raise StartError(
                 f"expected to fork a process, found {error}; raise TasksMax or LimitNOFILE"
@@ -401,7 +403,7 @@ class Supervisor:
     def _newTemplate(self) -> None:
         self._templateSince = self._reactor.seconds()
         try:
-            self._template.startAnew()
+            self._template.startAnew(self.output)
         except OSError as error:
             self.log.error("expected to start a process, found {error}", error=error)
             self._templateLost()

@@ -52,10 +52,10 @@ Run = Callable[..., object]
 class ITemplate(Structural):
     """What L{Template} is to those who want workers."""
 
-    def start(self) -> None:
+    def start(self, output: int | None) -> None:
         """Fork it off."""
 
-    def startAnew(self) -> None:
+    def startAnew(self, output: int | None) -> None:
         """Start it again, as a program of its own."""
 
     def spawn(self, number: int, protocol: Any, descriptors: Sequence[int]) -> None:  # noqa: ANN401
@@ -91,10 +91,11 @@ class Template:
         self._lost = lost
         self._control: socket.socket | None = None
 
-    def start(self) -> None:
+    def start(self, output: int | None = None) -> None:
         """
         Fork it off.  There must be no other thread yet.
 
+        @param output: what is the workers' standard output, if not ours.
         @raise OSError: if there can be no process.
         """
         # A program that has replaced itself may not have waited for its own one.
@@ -111,13 +112,16 @@ class Template:
                 near.close()
                 raise
             if pid == 0:
+                if output is not None:
+                    os.dup2(output, 1)
                 _template(far, self._run, forked=True)
         self._use(near, pid)
 
-    def startAnew(self) -> None:
+    def startAnew(self, output: int | None = None) -> None:
         """
         Start it as a program of its own.
 
+        @param output: as in L{start}.
         @raise OSError: if there can be no process.
         """
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,6 +130,7 @@ class Template:
             try:
                 process = subprocess.Popen(  # noqa: S603 - it is this program
                     [sys.executable, "-c", _ANEW, json.dumps(sys.path), *where],
+                    stdout=output,
                     pass_fds=[far.fileno()],
                 )
             except OSError:

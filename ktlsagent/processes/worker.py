@@ -1,6 +1,6 @@
 """
 A worker: an agent in a process of its own, which does what its parent tells it over
-their channel, and logs to it.  If the parent goes, it finishes what it has begun.
+their channel.  If the parent goes, it finishes what it has begun.
 """
 
 from __future__ import annotations
@@ -10,19 +10,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TextIO, cast
+from typing import Any, Final, NoReturn, cast
 
 from twisted.internet import default
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    eventAsJSON,
-    globalLogPublisher,
-    textFileLogObserver,
-)
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from ktlsagent.bugs import logBug
@@ -33,6 +26,7 @@ from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.lean import settle
 from ktlsagent.processes.channel import Channel, decodeConfig
 from ktlsagent.processes.slot import Slot, SlotAnnouncements
+from ktlsagent.processes.workerlog import workerLog
 from ktlsagent.service import AgentService
 
 _ANEW: Final = (
@@ -84,9 +78,15 @@ def be(channel: int, memory: int, bell: int) -> NoReturn:
     for observer in list(globalLogPublisher._observers):
         _STALE.append(observer)
         globalLogPublisher.removeObserver(observer)
+
+    def logs(place: int, *, relayed: bool) -> None:
+        log = workerLog(reactor, place, relayed=relayed)
+        globalLogPublisher.addObserver(log)
+        # What the reactor itself says when it ends is of no use to anybody.
+        reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, log)
+
     slot = Slot(memory, bell)
-    worker = Worker(reactor, lambda **seams: AgentService(reactor, **seams), slot)
-    globalLogPublisher.addObserver(cast(ILogObserver, worker.report))
+    worker = Worker(reactor, lambda **seams: AgentService(reactor, **seams), slot, logs)
     factory = Factory.forProtocol(lambda: worker)
     reactor.adoptStreamConnection(channel, socket.AF_UNIX, factory)
     os.close(channel)
@@ -108,12 +108,15 @@ class Worker(Channel):
         reactor: Any,  # noqa: ANN401 - it has no type
         makeAgent: Callable[..., AgentService],
         slot: Slot,
+        logs: Callable[..., None],
     ) -> None:
         """
         @param reactor: the worker's reactor, which is stopped at the end.
         @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal}, C{renew}
             and C{announcements}.
         @param slot: what it shares with the parent.
+        @param logs: begins to log, given the worker's number and C{relayed}, whether
+            the parent logs for it.
         """
         self.status = 0
         self._reactor = reactor
@@ -124,7 +127,7 @@ class Worker(Channel):
         self._stopping = False
         self._parentGone = False
         self._closing = False
-        self._lastWords = textFileLogObserver(cast(TextIO, sys.__stdout__))
+        self._logs = logs
 
     def heard(self, word: str, value: bytes) -> None:
         """
@@ -135,23 +138,15 @@ class Worker(Channel):
         """
         if word == "stop":
             self._stop()
+        elif word == "place":
+            number, _, relayed = value.partition(b" ")
+            self._logs(int(number), relayed=relayed == b"relayed")
         elif word == "load" and not self._stopping:
             self._config = decodeConfig(value)
             if self._agent is None:
                 self._start()
             else:
                 self._later(self._reload(self._agent))
-
-    def report(self, event: LogEvent) -> None:
-        """
-        Have the parent log an event, or do it if there is none any more.
-
-        @param event: the event.
-        """
-        if self._parentGone and not self._closing:
-            self._lastWords(event)
-        else:
-            self.say("log", eventAsJSON(event).encode())
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002
         """
@@ -204,7 +199,7 @@ class Worker(Channel):
             self._later(self._finish())
 
     async def _finish(self) -> None:
-        """Let the agent finish, and then what it has to say."""
+        """Let the agent finish, and then what the parent has to hear."""
         if self._agent is not None and self._agent.running:
             await self._agent.stopService()
         if self._parentGone or self.transport is None:

@@ -7,7 +7,6 @@ import signal
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
-from twisted.logger import eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
 from ktlsagent.processes.channel import Channel
@@ -20,9 +19,11 @@ class ISupervisor(Protocol):
     Who is told what a worker says.
 
     @ivar dispatcher: gives requests to workers.
+    @ivar output: what is their standard output, if not ours.
     """
 
     dispatcher: Dispatcher
+    output: int | None
 
     def workerUp(self, channel: WorkerChannel) -> None:
         """It is at work."""
@@ -73,6 +74,11 @@ class WorkerChannel(Channel):
         self.limit: IDelayedCall | None = None
         self._supervisor = supervisor
 
+    def connectionMade(self) -> None:
+        """Tell it which one it is, and whether we log for it."""
+        relayed = b" relayed" if self._supervisor.output is not None else b""
+        self.say("place", b"%d%s" % (self.place, relayed))
+
     def heard(self, word: str, value: bytes) -> None:
         """
         Hear what the worker says.
@@ -80,9 +86,7 @@ class WorkerChannel(Channel):
         @param word: what about.
         @param value: the rest.
         """
-        if word == "log":
-            self._relay(value.decode())
-        elif word == "pid":
+        if word == "pid":
             self.pid = int(value)
         elif word == "up":
             self._supervisor.workerUp(self)
@@ -123,11 +127,3 @@ class WorkerChannel(Channel):
         """Wait for it no longer, whatever it does."""
         if self.transport is not None:
             cast(ITCPTransport, self.transport).abortConnection()
-
-    def _relay(self, text: str) -> None:
-        """Log an event of the worker's as if it were ours, but say whose it is."""
-        event = eventFromJSON(text)
-        system = f"{event['log_namespace']}#{event['log_level'].name}"
-        event["log_system"] = f"{system} worker={self.place}"
-        event["worker"] = self.place
-        globalLogPublisher(event)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,6 +28,7 @@ from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.netlinksocket import NetlinkReader
 from ktlsagent.processes.supervisor import Supervisor
 from ktlsagent.processes.template import ITemplate, Template
+from ktlsagent.processes.workerlog import RelayedOutput
 
 
 class WorkersService(Service):
@@ -43,6 +44,7 @@ class WorkersService(Service):
         *,
         up: Callable[[], None],
         fatal: Callable[[AgentError], None],
+        relayed: bool = False,
         reread: Callable[[], AgentConfig] | None = None,
         kernel: IHandshakeKernel | None = None,
         kernelTLS: IKernelTLS | None = None,
@@ -56,6 +58,8 @@ class WorkersService(Service):
         @param number: how many workers there are to be.
         @param up: called once, when all of them are at work.
         @param fatal: told why, once, if there is no going on.
+        @param relayed: whether the log is somewhere else than on standard output, so
+            that workers have to have theirs written here.
         @param reread: reads the configuration again; called in a thread.
         @param kernel: the handshake family, of which no request is accepted here.
         @param kernelTLS: kTLS.
@@ -84,6 +88,8 @@ class WorkersService(Service):
         self._senders = ForeignSenders(reactor, self._kernel)
         self._reader: NetlinkReader | None = None
         self._suites: frozenset[str] = frozenset()
+        self._relayed = relayed
+        self._output: RelayedOutput | None = None
 
     def startService(self) -> None:
         """
@@ -92,8 +98,11 @@ class WorkersService(Service):
         @raise ConfigError: if the configuration cannot be used.
         @raise StartError: if the kernel or our privileges do not allow it.
         """
-        self._supervisor.prepare()
+        if self._relayed:
+            self._output = RelayedOutput(self._reactor)
+            self._supervisor.output = self._output.fileno()
         try:
+            self._supervisor.prepare()
             self._kernel.open()
             self._suites = self._kernelTLS.probe()
             self._configured.load(self._suites)
@@ -101,6 +110,7 @@ class WorkersService(Service):
         except AgentError:
             self._kernel.close()
             self._supervisor.stop()
+            self._closeOutput()
             raise
         Service.startService(self)
         self._supervisor.start()
@@ -116,7 +126,7 @@ class WorkersService(Service):
         Service.stopService(self)
         self._configured.stop()
         self._stopReading()
-        return self._supervisor.stop().addCallback(lambda _ignored: self._kernel.close())
+        return self._supervisor.stop().addCallback(lambda _ignored: self._stopped())
 
     @property
     def usedTokens(self) -> bool:
@@ -169,6 +179,15 @@ class WorkersService(Service):
         if self._reader is not None:
             self._reactor.removeReader(self._reader)
             self._reader = None
+
+    def _stopped(self) -> Deferred[None]:
+        self._kernel.close()
+        return self._closeOutput()
+
+    def _closeOutput(self) -> Deferred[None]:
+        """Hear the workers out, if that is needed."""
+        output, self._output = self._output, None
+        return succeed(None) if output is None else output.close()
 
     def _share(self, place: int) -> AgentConfig:
         """Say what a worker uses: the configuration, with its share of what all may have."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import select
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -122,6 +125,11 @@ class TurnReactor(Clock):
         self.writers: list[IWriteDescriptor] = []
         self.threadPool = TurnThreadPool(self)
 
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Factory) -> None:
+        """See L{twisted.internet.interfaces.IReactorSocket}; only for AF_UNIX."""
+        assert family == socket.AF_UNIX
+        Server._fromConnectedSocket(descriptor, factory, self)
+
     def addReader(self, reader: IReadDescriptor) -> None:
         if reader not in self.readers:
             self.readers.append(reader)
@@ -180,11 +188,17 @@ class TurnReactor(Clock):
         readable, writable, _ = select.select(self.readers, self.writers, [], 0)
         for reader in readable:
             if reader in self.readers:
-                reader.doRead()
+                self._lose(reader, reader.doRead())
         for writer in writable:
             if writer in self.writers:
                 writer.doWrite()
         return bool(due or readable or writable)
+
+    def _lose(self, reader: IReadDescriptor, why: Any) -> None:
+        """Say that a connection is lost, as real reactors do."""
+        if why is not None:
+            self.removeReader(reader)
+            reader.connectionLost(Failure(why))
 
     def settle(self) -> None:
         """

@@ -113,6 +113,7 @@ class FakeTemplate:
     A template that starts no process.
 
     @ivar running: whether it was started and not stopped.
+    @ivar output: the descriptor of the workers' standard output, if not ours.
     @ivar starts: how often it was started anew.
     @ivar workers: all workers there ever were.
     @ivar broken: whether nothing can be started.
@@ -127,6 +128,7 @@ class FakeTemplate:
         lost: Callable[[], None],
     ) -> None:
         self.running = False
+        self.output: int | None = None
         self.broken = False
         self.starts = 0
         self.workers: list[FakeWorker] = []
@@ -134,14 +136,15 @@ class FakeTemplate:
         self.failed = failed
         self._lost = lost
 
-    def start(self) -> None:
+    def start(self, output: int | None) -> None:
         if self.broken:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.running = True
+        self.output = output
 
-    def startAnew(self) -> None:
+    def startAnew(self, output: int | None) -> None:
         self.starts += 1
-        self.start()
+        self.start(output)
 
     def spawn(self, number: int, protocol: Any, descriptors: Sequence[int]) -> None:
         if self.broken or not self.running:

@@ -9,6 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev libkeyutils-dev openssl python3-dev python3-venv
 LAB_PACKAGES := arch-test e2fsprogs mmdebstrap mount python3-pip qemu-system-x86 util-linux
 BENCH := .venv-bench
+AUDIT := .venv-audit
 ROUNDS ?= 5
 QUICK ?=
 PARTS ?=
@@ -17,7 +18,7 @@ PLOTTING := matplotlib==3.11.2
 TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2 \
 	cryptography-vectors==46.0.7
 
-.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types coverage bench \
+.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types audit coverage bench \
         bench-publish packages clean
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo 'make demo-nvme    the same for NVMe/TCP with a pre-shared key, in an emulated machine'
 	@echo 'make test         everything: style, types, unit tests, oldest dependencies, real kernels'
 	@echo 'make test-unit    the unit tests only; needs no privileges'
+	@echo 'make audit        asks a service for known faults of what the agent depends on'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
 	@echo 'make bench        ktlsagent, tlshd and a bare OpenSSL side by side; hours, or see below'
 	@echo 'make bench ROUNDS=1 QUICK=1       a quick look; PARTS="server storm" chooses'
@@ -53,6 +55,15 @@ lint: $(VENV)/.done
 
 types: $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything types
+
+# Asks a service on the network; `make test` compares with the table in tests/audit.py.
+audit: $(VENV)/.done $(OLDEST)/.done $(AUDIT)/.done
+	$(VENV)/bin/python -m tests.audit online $(VENV)/bin/python $(OLDEST)/bin/python
+
+$(AUDIT)/.done: Makefile
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install -q pip-audit==2.10.1
+	@touch $@
 
 coverage: $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything unit
@@ -97,4 +108,4 @@ $(BENCH)/.done: Makefile | .build-packages
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(BENCH) .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(BENCH) $(AUDIT) .build-packages .lab-packages .coverage* _trial_temp* build dist *.egg-info

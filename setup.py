@@ -24,11 +24,13 @@ setup(
     ],
     package_data={"ktlsagent": ["py.typed"], "twisted": ["plugins/ktlsagent_plugin.py"]},
     install_requires=[
+        # The lowest versions without known faults that matter here: see tests/audit.py.  A
+        # distribution's older packages, with its own mended OpenSSL, are good as well.
         "Twisted>=24.11",
-        "pyOpenSSL>=25.0",
-        "cryptography>=43",
+        "pyOpenSSL>=26.4",
+        "cryptography>=50.0.2",
         "service-identity>=24.2",
-        "idna>=3.10",
+        "idna>=3.15",
         "pyroute2>=0.8",
         "PyYAML>=6.0",
         # The module keyutils: PyPI's package of that name does not compile on

@@ -30,6 +30,7 @@ from ktlsagent.errors import ConfigError
 from ktlsagent.fairness import Bounds, boundsFor
 from ktlsagent.interfaces import IAgentReactor
 from ktlsagent.namespace import namespaceNames
+from ktlsagent.protocols.knownanswers import requireKnownAnswers
 from ktlsagent.texts import NAME, listed, printable
 from ktlsagent.watch import FileWatch
 
@@ -96,7 +97,10 @@ class Configured:
 
         @param suites: the cipher suites that the running kernel takes.
         @raise ConfigError: with all mistakes, if anything is missing or wrong.
+        @raise StartError: if OpenSSL is known to be broken.
         """
+        if not self._following:
+            requireKnownAnswers()
         self._suites = suites
         self.namespaces = namespaceNames()
         self.profiles = loadProfiles(self.config, suites, now=self._now())

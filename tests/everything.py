@@ -1,6 +1,6 @@
 """
 Checks everything that a change has to pass, and counts: C{python -m
-tests.everything [lint] [types] [unit] [oldest] [kernel]}, by default all.
+tests.everything [lint] [types] [unit] [oldest] [audit] [kernel]}, by default all.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ CHECKS = (
     Check("unit", "coverage of the package", report("ktlsagent/*", COVERAGE)),
     Check("unit", "coverage of its pure part", report(PURE, 100)),
     Check("oldest", "unit tests, oldest dependencies", trial(OLDEST, "tests")),
+    Check("audit", "known faults, newest dependencies", [NEWEST, "-m", "tests.audit"]),
+    Check("audit", "known faults, oldest dependencies", [OLDEST, "-m", "tests.audit"]),
     Check(
         "kernel",
         "scenarios on Linux 7.2",

@@ -10,17 +10,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
+from ktlsagent import configured as module
 from ktlsagent.clocks import DAY_SECONDS, LOOK_SECONDS
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
 from ktlsagent.credentials.latecontexts import Tokens
-from ktlsagent.errors import ConfigError, Mistake
+from ktlsagent.errors import ConfigError, Mistake, StartError
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.session import Role
 from ktlsagent.watch import LONGEST_SECONDS, SETTLE_SECONDS
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
+from tests.support.brokenopenssl import acceptAll
 from tests.support.certificates import Credentials
 from tests.support.clock import Clocks
 from tests.support.reactor import EagerThreadPool, HeldThreadPool
@@ -94,6 +96,12 @@ class ConfiguredTests(AgentTestCase):
         (line,) = self.logged("profile authenticate.server (server)")
         self.assertIn("ca.pem, certificates ", line)
         self.assertEqual(len(self.logged("configuration none (defaults)")), 1)
+
+    def test_brokenOpenSSL(self) -> None:
+        """OpenSSL is asked once, by the process that leads: the others have the same one."""
+        self.patch(module, "requireKnownAnswers", acceptAll)
+        self.assertRaises(StartError, self.configured)
+        self.configured(following=True)
 
     def test_mistakesAtTheStart(self) -> None:
         """What is wrong at the start is raised, not logged."""

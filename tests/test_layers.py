@@ -24,6 +24,8 @@ PURE = {
     "handshakefamily",
     "interfaces",
     "keyschedule",
+    "knownanswers",
+    "knownchains",
     "netlink",
     "openssl",
     "psk",
@@ -138,8 +140,8 @@ LAYERS: dict[str, str] = {
     "namespace": "",
     "configured": (
         "bugs clocks config credentials.contexts credentials.expiry credentials.inventory "
-        "credentials.latecontexts credentials.loading errors fairness interfaces namespace texts "
-        "watch"
+        "credentials.latecontexts credentials.loading errors fairness interfaces namespace "
+        "protocols texts watch"
     ),
     "request": (
         "configured credentials.contexts credentials.latecontexts errors interfaces keyrings "

@@ -11,6 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ktlsagent import configured
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.profiles import Match, Profile, Trust
@@ -18,6 +19,7 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
+from tests.support.brokenopenssl import acceptAll
 from tests.support.fakekernel import FORGER, SERVERHELLO, attribute
 from tests.support.reactor import TurnReactor
 
@@ -66,6 +68,13 @@ class StartTests(AgentTestCase):
         """Without kTLS the agent does not start, and nobody thinks it is there."""
         self.kernelTLS.unavailable = StartError("no kTLS")
         self.assertRaises(StartError, self.agent(self.configuration()).startService)
+        self.assertEqual(self.kernel.sockets, [])
+
+    def test_brokenOpenSSL(self) -> None:
+        """With an OpenSSL that is known to be broken the agent does not start, and says why."""
+        self.patch(configured, "requireKnownAnswers", acceptAll)
+        error = self.assertRaises(StartError, self.agent(self.configuration()).startService)
+        self.assertIn("expected an OpenSSL that refuses", str(error))
         self.assertEqual(self.kernel.sockets, [])
 
     def test_badConfiguration(self) -> None:

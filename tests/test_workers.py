@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from ktlsagent import configured
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.processes.channel import decodeConfig
@@ -18,6 +19,7 @@ from ktlsagent.processes.workers import WorkersService
 from ktlsagent.profiles import Match, Profile, Trust
 from ktlsagent.protocols.session import Role
 from tests.support import certificates
+from tests.support.brokenopenssl import acceptAll
 from tests.support.workers import WorkersTestCase
 
 
@@ -94,6 +96,14 @@ class StartTests(WorkersTestCase):
         self.template.broken = True
         error = self.assertRaises(StartError, parent.startService)
         self.assertIn("TasksMax", str(error))
+
+    def test_brokenOpenSSL(self) -> None:
+        """With an OpenSSL that is known to be broken no worker is started."""
+        self.patch(configured, "requireKnownAnswers", acceptAll)
+        parent = self.parent(self.configuration(certificates.server()))
+        self.assertRaises(StartError, parent.startService)
+        self.assertEqual((self.template.running, self.template.workers), (False, []))
+        self.assertEqual(self.kernel.sockets, [])
 
     def test_oneCannotStart(self) -> None:
         """If one of the first workers cannot start, the agent cannot."""

@@ -24,6 +24,7 @@ from ktlsagent.errors import (
     RequestUnsupported,
 )
 from ktlsagent.peers.authorisation import judgeAccess
+from ktlsagent.peers.nameconstraints import judgeNames
 from ktlsagent.peers.names import ReferenceName, judgeName, referenceName
 from ktlsagent.peers.peerrules import judgeChain
 from ktlsagent.peers.presented import Presented
@@ -250,8 +251,9 @@ class Served:
             role = self.asked.role
             refusal = judgeChain(chain, role, profile.trust)
             refusal = refusal or self.contexts.revocations.judge(chain, role.peer)
+            refusal = refusal or judgeNames(chain, role.peer)
             if refusal is None and reference is not None and profile.trust.stores:
-                refusal = judgeName(reference, chain[0])
+                refusal = judgeName(reference, chain)
             if refusal is None:
                 address = None if self.asked.peer is None else self.asked.peer.address
                 refusal = judgeAccess(profile.access, self._peer(chain), address)

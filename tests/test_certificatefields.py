@@ -16,6 +16,7 @@ from ktlsagent.peers.certificatefields import (
     keyPurposesOf,
     keyUsagesOf,
 )
+from ktlsagent.protocols.asn1 import elements, encode, onlyElement
 from tests.support.anycertificate import anyCertificate, purposes, usages
 from tests.support.properties import patient
 
@@ -53,6 +54,17 @@ class FieldsTests(SynchronousTestCase):
         self.assertIsNone(extensionOf(certificate, "1.2.4"))
         self.assertIsNone(extensionOf(anyCertificate(), "1.2.3"))
         self.assertEqual(keyUsagesOf(certificate), {6})
+
+    def test_uniqueIdentifiers(self) -> None:
+        """An extension is also found behind what nobody uses."""
+        certificate = anyCertificate(extension("1.2.3", b"\x05"))
+        tbs, *others = elements(onlyElement(certificate.public_bytes(Encoding.DER), 0x30))
+        *fields, extensions = (field.encoded for field in elements(tbs.content))
+        content = b"".join([*fields, encode(0x81, b"\x00a"), encode(0x82, b"\x00b"), extensions])
+        whole = encode(0x30, content) + b"".join(other.encoded for other in others)
+        changed = x509.load_der_x509_certificate(encode(0x30, whole))
+        self.assertEqual(len(fieldsOf(changed)), 9)
+        self.assertEqual(extensionOf(changed, "1.2.3"), b"\x05")
 
     def test_twice(self) -> None:
         """What is there twice is not there, and nothing else is spoilt by it."""

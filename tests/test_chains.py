@@ -18,6 +18,7 @@ from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.profiles import Trust
+from ktlsagent.protocols.asn1 import encode
 from ktlsagent.protocols.session import Role
 from tests.support.certificates import DAY, NOW
 from tests.support.verifier import VALID, Verifier
@@ -256,6 +257,64 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(self.constrainedVerdict(NAME, SPIFFE), VALID)
         other = x509.UniformResourceIdentifier("spiffe://example.net/nfs")
         self.assertEqual(self.constrainedVerdict(NAME, other), "certificate-invalid")
+
+    def test_wildcardAroundConstraints(self) -> None:
+        """A wildcard is for no host that any CA above it may not certify."""
+        wild = "*.example.org"
+        for permitted, excluded, bad, good in (
+            ((), ("bar.example.org",), "bar.example.org", "foo.example.org"),
+            ((), (".bar.example.org", "baz.example.org"), "baz.example.org", "bar.example.org"),
+            (("example.org",), ("bar.example.org",), "BAR.example.ORG", "foo.example.org"),
+        ):
+            self.constrained(*map(x509.DNSName, permitted), excluded=[*map(x509.DNSName, excluded)])
+            self.assertEqual(self.constrainedVerdict(wild, name=bad), "name-mismatch")
+            self.assertEqual(self.constrainedVerdict(wild, name=good), VALID)
+        # The same if it is the root's constraint.
+        bar = x509.NameConstraints(None, [x509.DNSName("bar.example.org")])
+        self.root.issue(self.root, authority(), bar)
+        self.root.issue(self.middle, authority(0))
+        self.assertEqual(self.constrainedVerdict(wild, name="bar.example.org"), "name-mismatch")
+        self.assertEqual(self.constrainedVerdict(wild, name="foo.example.org"), VALID)
+
+    def test_blanksAroundConstraints(self) -> None:
+        """A name with a blank or a line end is not excluded by OpenSSL, and is no name for us."""
+        self.constrained(excluded=[x509.DNSName("example.org")])
+        for odd in (f"{NAME} ", f"{NAME}\n", f"{NAME}\t", f"{NAME}\r\n", f"{NAME}\x0b"):
+            self.assertEqual(self.constrainedVerdict(odd), "name-mismatch", repr(odd))
+        # With something before it, it still ends like an excluded one.
+        for odd in (f" {NAME}", f"\n{NAME}"):
+            self.assertEqual(self.constrainedVerdict(odd), "certificate-invalid", repr(odd))
+        self.constrained(excluded=[x509.DNSName(NAME)])
+        for odd in (f" {NAME}", f"\n{NAME}", f"{NAME} "):
+            self.assertEqual(self.constrainedVerdict(odd), "name-mismatch", repr(odd))
+
+    def test_emptySubtrees(self) -> None:
+        """An empty subtree excludes all names of its kind."""
+        mail = x509.RFC822Name("root@example.org")
+        for tag, name, other in ((0x86, SPIFFE, mail), (0x81, mail, SPIFFE), (0x82, NAME, mail)):
+            content = encode(0x30, encode(0xA1, encode(0x30, encode(tag, b""))))
+            empty = x509.UnrecognizedExtension(ObjectIdentifier("2.5.29.30"), content)
+            self.root.issue(self.middle, authority(0), empty)
+            self.assertEqual(self.constrainedVerdict(name), "certificate-invalid")
+            self.assertEqual(self.constrainedVerdict(other), "name-mismatch")
+
+    def test_hostsOfURIs(self) -> None:
+        """What OpenSSL takes for a part of the host is no way around a constraint."""
+        self.constrained(excluded=[x509.UniformResourceIdentifier("example.org")])
+        for text in (
+            *("spiffe://example.org?a", "spiffe://example.org#a", "a://user@example.org/"),
+            *(
+                "a://example.org.",
+                "a://u:p@EXAMPLE.org:80/",
+                "a://ex%61mple.org/",
+                "urn:example.org",
+            ),
+        ):
+            uri = x509.UniformResourceIdentifier(text)
+            self.assertEqual(self.constrainedVerdict(NAME, uri), "certificate-invalid", text)
+        for text in ("spiffe://example.net?example.org", "a://b.example.org/", "a://u@b.lab:1?#"):
+            uri = x509.UniformResourceIdentifier(text)
+            self.assertEqual(self.constrainedVerdict(NAME, uri), VALID, text)
 
     def test_constraintsThatAreNotKnown(self) -> None:
         """Constraints on names of a kind that OpenSSL cannot compare refuse such names."""

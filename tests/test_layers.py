@@ -107,7 +107,10 @@ LAYERS: dict[str, str] = {
         "bugs credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
         "errors interfaces protocols"
     ),
-    "peers.names": "errors peers.generalnames protocols texts",
+    "peers.nameconstraints": (
+        "errors peers.certificatefields peers.folding peers.generalnames protocols texts"
+    ),
+    "peers.names": "errors peers.generalnames peers.nameconstraints protocols texts",
     "peers.peerrules": "errors peers.signedcontent profiles protocols texts",
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
@@ -115,8 +118,8 @@ LAYERS: dict[str, str] = {
         "credentials.owncertificates peers.tags profiles protocols"
     ),
     "policy": (
-        "credentials.contexts errors peers.authorisation peers.names peers.peerrules "
-        "peers.presented peers.tags profiles protocols"
+        "credentials.contexts errors peers.authorisation peers.nameconstraints peers.names "
+        "peers.peerrules peers.presented peers.tags profiles protocols"
     ),
     "credentials.parts": (
         "credentials.contexts credentials.latecontexts credentials.owncertificates "

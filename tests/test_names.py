@@ -127,7 +127,7 @@ class ReferenceNameTests(SynchronousTestCase):
             return
         if reference.serverName is not None:
             self.assertTrue(0 < len(reference.serverName.encode("ascii")) <= 253)
-        verdict = judgeName(reference, certificates.client().certificate)
+        verdict = judgeName(reference, [certificates.client().certificate])
         self.assertTrue(verdict is None or verdict.code == "name-mismatch")
 
 
@@ -144,7 +144,7 @@ class JudgeTests(SynchronousTestCase):
         @return: the verdict.
         """
         presented = certificates.authority().issue("server.lab", hosts=hosts, addresses=addresses)
-        return judgeName(referenceName(name.encode()), presented.certificate)
+        return judgeName(referenceName(name.encode()), [presented.certificate])
 
     def mismatch(self, verdict: PeerRejected | None) -> str:
         """
@@ -211,7 +211,7 @@ class JudgeTests(SynchronousTestCase):
         key = certificates.server().key
         names = x509.SubjectAlternativeName([x509.RFC822Name("root@server.lab")])
         certificate = self.sign(names)
-        verdict = judgeName(referenceName(b"server.lab"), certificate)
+        verdict = judgeName(referenceName(b"server.lab"), [certificate])
         self.assertIn("neither DNS nor IP names", self.mismatch(verdict))
         self.assertEqual(certificate.public_key(), key.public_key())
 
@@ -229,7 +229,7 @@ class JudgeTests(SynchronousTestCase):
         """A certificate whose names cannot be read is refused, and nothing else happens."""
         for certificate in unreadableNames():
             for name in (b"server.lab", b"10.0.0.2"):
-                words = self.mismatch(judgeName(referenceName(name), certificate))
+                words = self.mismatch(judgeName(referenceName(name), [certificate]))
                 self.assertIn("found one for names that cannot be read (", words)
 
     def test_besides(self) -> None:
@@ -248,9 +248,9 @@ class JudgeTests(SynchronousTestCase):
             for names in ((odd, *good), (*good, odd)):
                 certificate = rawNames(*names)
                 for name in ("server.lab", "SERVER.LAB", "a.wild.lab", "10.0.0.2"):
-                    self.assertIsNone(judgeName(referenceName(name.encode()), certificate), odd)
+                    self.assertIsNone(judgeName(referenceName(name.encode()), [certificate]), odd)
                 for name in ("other.lab", "lab", "10.0.0.3", "fd00::2", "x"):
-                    self.mismatch(judgeName(referenceName(name.encode()), certificate))
+                    self.mismatch(judgeName(referenceName(name.encode()), [certificate]))
 
     def test_asTheyAre(self) -> None:
         """Nothing is taken off a name before it is compared."""
@@ -272,13 +272,13 @@ class JudgeTests(SynchronousTestCase):
         ):
             certificate = rawNames((DNS, name))
             for reference in (b"server.lab", b"a.lab.example"):
-                self.mismatch(judgeName(referenceName(reference), certificate))
+                self.mismatch(judgeName(referenceName(reference), [certificate]))
 
     def test_said(self) -> None:
         """The names that could not be compared are told apart."""
         certificate = rawNames((DNS, b"*.lab"), (DNS, b"a.lab"), (IP, b"\x01"), (DNS, b" b.lab\n"))
         for name, odd in (("b.lab", "DNS:*.lab, DNS: b.lab\\n"), ("10.0.0.1", "IP:\\x01")):
-            words = self.mismatch(judgeName(referenceName(name.encode()), certificate))
+            words = self.mismatch(judgeName(referenceName(name.encode()), [certificate]))
             everything = "DNS:*.lab, DNS:a.lab, IP:\\x01, DNS: b.lab\\n"
             self.assertTrue(
                 words.endswith(f"found one for {everything}; of these it cannot be {odd}"), words
@@ -294,9 +294,9 @@ class JudgeTests(SynchronousTestCase):
             ("::1", (IP, bytes(15) + b"\x01")),
         ):
             reference = referenceName(name.encode())
-            self.assertIsNone(judgeName(reference, rawNames(*names, entry)))
+            self.assertIsNone(judgeName(reference, [rawNames(*names, entry)]))
             if entry not in names:
-                self.mismatch(judgeName(reference, rawNames(*names)))
+                self.mismatch(judgeName(reference, [rawNames(*names)]))
 
     def sign(self, *extensions: x509.ExtensionType) -> x509.Certificate:
         """

@@ -19,6 +19,7 @@ from ktlsagent.credentials.owncertificates import Missing
 from ktlsagent.errors import HandshakeError, KeyUnusable, NotYet, RequestRefused, RequestUnsupported
 from ktlsagent.keys import RequestKeys
 from ktlsagent.peers.authorisation import Access, parseRule
+from ktlsagent.peers.generalnames import DNS, URI
 from ktlsagent.peers.names import referenceName
 from ktlsagent.peers.signedcontent import otherForms
 from ktlsagent.peers.tags import TagSet, loadTags
@@ -42,6 +43,7 @@ from ktlsagent.policy import (
     settleSeconds,
 )
 from ktlsagent.profiles import Asked, Endpoint, Match, Profile, Trust
+from ktlsagent.protocols.asn1 import encode
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest, MessageType
@@ -50,13 +52,15 @@ from ktlsagent.protocols.psk import SHA256, SHA384, PreSharedKey
 from ktlsagent.protocols.pskserver import PreSharedKeyParameters
 from ktlsagent.protocols.session import EstablishedSession, Role
 from tests.support import certificates
-from tests.support.anycertificate import otherName
+from tests.support.anycertificate import anyCertificate, otherName
 from tests.support.certificates import Credentials
 from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.ktlstests import makeSessions
+from tests.support.unreadable import rawNames
 
 CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.UNAUTH, peerName=b"server.lab")
 MUTUAL_CLIENT = replace(CLIENT, authMode=AuthMode.X509)
+BAR = replace(CLIENT, peerName=b"bar.a.lab")
 SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.X509)
 KEY_CLIENT = HandshakeRequest(5, MessageType.CLIENTHELLO, AuthMode.PSK)
 KEY_SERVER = HandshakeRequest(5, MessageType.SERVERHELLO, AuthMode.PSK)
@@ -523,6 +527,24 @@ class JudgeTests(ServedTestCase):
         self.assertIsNone(self.judge(CLIENT, certificates.server()))
         self.assertEqual(self.judge(CLIENT, certificates.client()), "name-mismatch")
         self.assertIsNone(self.judge(SERVER, certificates.client()))
+
+    def test_constraints(self) -> None:
+        """CAs have to be allowed to vouch for what is asked for, and for all URIs."""
+        wild = certificates.authority().issue("a", hosts=["*.a.lab"])
+        shown = rawNames((DNS, b"bar.a.lab"), (URI, b"spiffe://a.lab/x"))
+        for constrained, certificate, request, code in (
+            ((DNS, b"bar.a.lab"), wild.certificate, BAR, "name-mismatch"),
+            ((DNS, b"foo.a.lab"), wild.certificate, BAR, None),
+            ((URI, b""), shown, BAR, "certificate-invalid"),
+            ((URI, b""), shown, SERVER, "certificate-invalid"),
+            ((URI, b"b.lab"), shown, SERVER, None),
+        ):
+            subtree = encode(0x30, encode(0xA1, encode(0x30, encode(*constrained))))
+            extension = x509.UnrecognizedExtension(x509.OID_NAME_CONSTRAINTS, subtree)
+            chain = (certificate, anyCertificate(extension))
+            reference = None if request.peerName is None else referenceName(request.peerName)
+            refusal = self.serve(request).judge(reference)(chain)
+            self.assertEqual(refusal and refusal.code, code)
 
     def test_chain(self) -> None:
         """The profile's rules on chains hold, before the name is looked at."""

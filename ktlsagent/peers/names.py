@@ -24,6 +24,7 @@ from service_identity.hazmat import (
 
 from ktlsagent.errors import PeerRejected, RequestRefused
 from ktlsagent.peers.generalnames import DNS, IP, describe, presentedNames
+from ktlsagent.peers.nameconstraints import whyNot
 from ktlsagent.protocols.asn1 import Element
 from ktlsagent.texts import FIELD, cut, listed, printable
 
@@ -48,6 +49,11 @@ class ReferenceName:
 
     text: str
     address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
+
+    @property
+    def shown(self) -> str:
+        """What it is called in the log, and with which prefix."""
+        return f"DNS:{self.text}" if self.address is None else f"IP:{self.address}"
 
     @property
     def serverName(self) -> str | None:
@@ -95,25 +101,25 @@ def _hostName(text: str) -> str:
     return idna.encode(text.rstrip("."), uts46=True).decode("ascii")
 
 
-def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRejected | None:
+def judgeName(reference: ReferenceName, chain: Sequence[x509.Certificate]) -> PeerRejected | None:
     """
-    Judge whether a server's certificate is for the name that was asked for.
-    There is no fallback to the common name (RFC 9525, section 2) and no look-up
-    of names.
+    Judge whether a server's certificate is for the name that was asked for, and
+    whether its CAs may vouch for that.  There is no fallback to the common name
+    (RFC 9525, section 2) and no look-up of names.
 
     @param reference: the name.
-    @param certificate: the server's own certificate; its chain is good.
+    @param chain: the server's chain as it was verified, its own certificate first.
     @return: the refusal, or C{None}.
     """
     kind = DNS if reference.address is None else IP
     try:
-        everything = presentedNames(certificate)
+        everything = presentedNames(chain[0])
     except ValueError as error:
         found = f"names that cannot be read ({cut(str(error))})"
     else:
         asked = [name for name in everything if name.tag == kind]
         if _isAmong(reference, asked):
-            return None
+            return _judgeAuthorities(reference, chain)
         found = listed([name for name in everything if name.tag in _PREFIXES], _shown)
         found = found or ("neither DNS nor IP names" if everything else "no subjectAltName")
         odd = [name for name in asked if _pattern(name) is None]
@@ -121,8 +127,27 @@ def judgeName(reference: ReferenceName, certificate: x509.Certificate) -> PeerRe
             found += f"; of these it cannot be {listed(odd, _shown)}"
     return PeerRejected(
         "name-mismatch",
-        f"expected a certificate for {_PREFIXES[kind]}:{reference.address or reference.text}, "
-        f"found one for {found}",
+        f"expected a certificate for {reference.shown}, found one for {found}",
+    )
+
+
+def _judgeAuthorities(
+    reference: ReferenceName, chain: Sequence[x509.Certificate]
+) -> PeerRejected | None:
+    """Judge whether the CAs may vouch for a name, which may be in there as a wildcard only."""
+    address = reference.address
+    if address is None:
+        names = [Element(DNS, reference.text.encode(), b"")]
+    else:
+        # Who may not vouch for an address may not for what stands for it.
+        mapped = getattr(address, "ipv4_mapped", None)
+        names = [Element(IP, one.packed, b"") for one in (address, mapped) if one is not None]
+    why = next(filter(None, (whyNot(name, chain) for name in names)), None)
+    if why is None:
+        return None
+    return PeerRejected(
+        "name-mismatch",
+        f"expected CAs that may vouch for {reference.shown}, found {why}",
     )
 
 

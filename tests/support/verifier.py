@@ -8,6 +8,7 @@ from OpenSSL import crypto
 
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials.loading import loadProfiles
+from ktlsagent.peers.nameconstraints import judgeNames
 from ktlsagent.peers.names import judgeName, referenceName
 from ktlsagent.peers.peerrules import judgeChain
 from ktlsagent.profiles import Match, Own, Profile, Trust
@@ -85,6 +86,7 @@ class Verifier:
             return CERTIFICATE_INVALID
         refusal = judgeChain(chain, self._role, self._trust)
         refusal = refusal or self._revocations.judge(chain, self._role.peer)
+        refusal = refusal or judgeNames(chain, self._role.peer)
         if refusal is None and self._name is not None:
-            refusal = judgeName(self._name, chain[0])
+            refusal = judgeName(self._name, chain)
         return VALID if refusal is None else refusal.code

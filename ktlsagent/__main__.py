@@ -1,10 +1,19 @@
 """
-C{python3 -m ktlsagent}: the program without what C{twistd} has for other programs,
+C{python3 -P -m ktlsagent}: the program without what C{twistd} has for other programs,
 which would be 8 MB of memory more.
 """
 # ruff: noqa: E402 - the preparation for the imports comes before them
 
-from __future__ import annotations
+import os.path
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # "python3 -m" looks for modules in the working directory first, where others may have
+    # put some; those that are imported here have been loaded before.  If it is where this
+    # program itself comes from, as in a checkout, it is looked in last.
+    _first = sys.path.pop(0)
+    if os.path.dirname(os.path.dirname(__file__)) == _first:
+        sys.path.append(_first)
 
 from ktlsagent import lean, signals
 
@@ -30,7 +39,7 @@ def main() -> None:
         the agent cannot work here; it says why.
     """
     options = cast(Any, Options)()
-    options.synopsis = f"Usage: python3 -m ktlsagent {Options.synopsis}"
+    options.synopsis = f"Usage: python3 -P -m ktlsagent {Options.synopsis}"
     try:
         options.parseOptions()
     except usage.UsageError as error:

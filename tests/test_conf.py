@@ -98,7 +98,7 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(self.unit["Service", "NotifyAccess"], ["main"])
         self.assertEqual(
             " ".join(self.unit["Service", "ExecStart"]),
-            "/usr/bin/python3 -m ktlsagent",
+            "/usr/bin/python3 -P -m ktlsagent",
         )
         self.assertEqual(self.unit["Service", "ExecReload"][1:], ["-HUP", "$MAINPID"])
         self.assertEqual(self.unit["Service", "Restart"], ["on-failure"])

@@ -117,7 +117,7 @@ class MainTests(SynchronousTestCase):
         """--help says how the program is called, and what it is for."""
         status, output, _errors = self.run_("--help")
         self.assertEqual(status, 0)
-        self.assertIn("python3 -m ktlsagent [--config FILE]", output)
+        self.assertIn("python3 -P -m ktlsagent [--config FILE]", output)
         self.assertIn("NFS", output)
 
     def test_unknownOption(self) -> None:

@@ -277,7 +277,7 @@ class ElsewhereTests(LoadTestCase):
 
         self.patch(subprocess, "run", run)
         load(self.key(PKCS11))
-        self.assertEqual(seen, [([sys.executable, "-c", tokenload._ELSEWHERE], None)])
+        self.assertEqual(seen, [([sys.executable, "-P", "-c", tokenload._ELSEWHERE], None)])
 
     def test_refused(self) -> None:
         """What is found there is said here."""

@@ -108,9 +108,10 @@ def _loadElsewhere(key: TokenKey) -> None:
     """Find out in another process whether the key can be loaded."""
     wanted = {**asdict(key), "pem": key.pem.decode("latin-1"), "path": sys.path}
     try:
-        # A session of its own has no terminal to ask for a PIN on.
+        # No module comes from the working directory (-P), and a session of its own has no
+        # terminal to ask for a PIN on.
         ran = subprocess.run(  # noqa: S603 - it is this program
-            [sys.executable, "-c", _ELSEWHERE],
+            [sys.executable, "-P", "-c", _ELSEWHERE],
             input=json.dumps(wanted),
             stdout=subprocess.PIPE,
             text=True,

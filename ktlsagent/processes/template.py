@@ -129,7 +129,7 @@ class Template:
         with far:
             try:
                 process = subprocess.Popen(  # noqa: S603 - it is this program
-                    [sys.executable, "-c", _ANEW, json.dumps(sys.path), *where],
+                    [sys.executable, "-P", "-c", _ANEW, json.dumps(sys.path), *where],
                     stdout=output,
                     pass_fds=[far.fileno()],
                 )

@@ -58,7 +58,9 @@ def run(channel: int, memory: int, bell: int) -> NoReturn:
     for descriptor in (channel, memory, bell):
         os.set_inheritable(descriptor, True)
     arguments = [json.dumps(sys.path), str(channel), str(memory), str(bell)]
-    os.execv(sys.executable, [sys.executable, "-c", _ANEW, *arguments])  # noqa: S606 - it is this program
+    # No module comes from the working directory (-P).
+    command = [sys.executable, "-P", "-c", _ANEW, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - it is this program
 
 
 def be(channel: int, memory: int, bell: int) -> NoReturn:

@@ -26,7 +26,7 @@ TLSHD: Final = "tlshd"
 LOGS: Final = Path("/tmp/lab/logs")
 
 _COMMANDS: Final = {
-    KTLSAGENT: ["python3", "-m", KTLSAGENT, "--config"],
+    KTLSAGENT: ["python3", "-P", "-m", KTLSAGENT, "--config"],
     TLSHD: ["tlshd", "--stderr", "--config"],
 }
 

@@ -20,7 +20,7 @@ _STOP_SECONDS: Final = 30.0
 _HERE: Final = """
 [Service]
 ExecStart=
-ExecStart=/usr/bin/python3 -m ktlsagent --config {configuration}
+ExecStart=/usr/bin/python3 -P -m ktlsagent --config {configuration}
 WorkingDirectory=/tmp
 Environment=PYTHONPATH=/tmp/checkout
 NetworkNamespacePath=/proc/{host}/ns/net

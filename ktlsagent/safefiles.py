@@ -97,19 +97,25 @@ def readFile(path: str) -> Content:
             raise OSError(errno.EINVAL, "Not a regular file")
         with open(walk.name(), "rb") as file:
             status = os.fstat(file.fileno())
-            return Content(file.read(), status, judge(walk.hops, os.geteuid()))
+            return Content(file.read(), status, judge(walk.hops, trustedUsers()))
 
 
-def judge(hops: Sequence[tuple[Place, Place]], user: int) -> Exposure | None:
+def trustedUsers() -> frozenset[int]:
+    """
+    @return: the uids of those who may change anything.
+    """
+    return frozenset((0, os.geteuid()))
+
+
+def judge(hops: Sequence[tuple[Place, Place]], trusted: frozenset[int]) -> Exposure | None:
     """
     Say why others can change a file.
 
     @param hops: the way to it: each directory, and what was looked up in it; the
         file itself comes last.
-    @param user: the uid that the agent runs as.
+    @param trusted: the uids of those who may.
     @return: the first reason that there is, C{None} if there is none.
     """
-    trusted = (0, user)
     for directory, entry in hops:
         where = directory.path
         if directory.owner not in trusted:
@@ -142,7 +148,7 @@ def judge(hops: Sequence[tuple[Place, Place]], user: int) -> Exposure | None:
     return None
 
 
-def _writable(place: Place, trusted: Sequence[int]) -> bool:
+def _writable(place: Place, trusted: frozenset[int]) -> bool:
     """
     Say whether the permissions let others write.  The group with a user's own number
     is that user's own, as root's is, unless a list gives its permissions to others.

@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
+from tests.support.folder import ownFolder
 
 ROOT = Path(ktlsagent.__file__).parents[1]
 
@@ -130,9 +131,9 @@ class MainTests(SynchronousTestCase):
 
     def test_badConfiguration(self) -> None:
         """Mistakes in the configuration are listed, without a traceback."""
-        path = Path(self.mktemp())
+        path = ownFolder(self) / "config"
         path.write_text("[authenticate.client]\nx509.trustore=/a\nx509.crl=b\n")
-        status, _output, errors = self.run_("--config", str(path.absolute()))
+        status, _output, errors = self.run_("--config", str(path))
         self.assertEqual(status, 1)
         self.assertIn("x509.trustore", errors)
         self.assertIn("x509.crl", errors)

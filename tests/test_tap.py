@@ -34,6 +34,7 @@ from ktlsagent.processes.standardlog import StandardLog
 from ktlsagent.processes.workers import WorkersService
 from ktlsagent.service import AgentService
 from tests.support.agent import AgentTestCase
+from tests.support.folder import ownFolder
 
 reactor = cast(Any, _installed)
 
@@ -601,9 +602,9 @@ class ProcessTests(TestCase):
 
     def test_badConfiguration(self) -> None:
         """Mistakes in the configuration are listed, without a traceback."""
-        path = Path(self.mktempFolder()) / "config"
+        path = ownFolder(self) / "config"
         path.write_text("[authenticate.client]\nx509.trustore=/a\nx509.crl=b\n")
-        ended = self.twistd("--config", str(path.absolute()))
+        ended = self.twistd("--config", str(path))
         self.assertEqual(ended.returncode, 1)
         self.assertIn("x509.trustore", ended.stderr)
         self.assertIn("x509.crl", ended.stderr)

@@ -21,7 +21,7 @@ from ktlsagent.credentials.tokenload import PIN_REFUSED, load
 from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed, TokenLost
 from tests.support import certificates
-from tests.support.folder import FolderTestCase
+from tests.support.folder import FolderTestCase, ownFolder
 
 PRESENT = Path(str(_rust.__file__)).stem
 """A module that is in this process, as a provider's would be: cryptography's own."""
@@ -76,7 +76,12 @@ class LoadTestCase(FolderTestCase):
         @param data: what it is loaded from.
         @return: the key.
         """
-        place = None if pin is None else self.write("pin", pin)
+        place = None
+        if pin is not None:
+            file = ownFolder(self) / "pin"
+            file.write_bytes(pin)
+            file.chmod(0o600)
+            place = str(file)
         return TokenKey("/etc/key.pem", provider, data or encrypted(), place)
 
     def assertRefused(self, kind: type[HandshakeError], code: str, key: TokenKey) -> str:

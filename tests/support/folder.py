@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from binascii import b2a_base64
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,6 +24,18 @@ def block(label: str, content: bytes = b"something") -> bytes:
     """
     name = label.encode()
     return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, b2a_base64(content), name)
+
+
+def ownFolder(test: SynchronousTestCase) -> Path:
+    """
+    Make a folder that nobody else can change, wherever the tests run.
+
+    @param test: the test, at the end of which it is removed.
+    @return: its absolute path.
+    """
+    folder = TemporaryDirectory()
+    test.addCleanup(folder.cleanup)
+    return Path(folder.name)
 
 
 class FolderTestCase(SynchronousTestCase):

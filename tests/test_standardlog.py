@@ -95,7 +95,7 @@ class StandardLogTestCase(SynchronousTestCase):
             except BlockingIOError:
                 if not self.reactor.getDelayedCalls():
                     break
-                self.reactor.advance(0.1)
+                self.reactor.advance(0.5)
             else:
                 data += piece
         self.assertTrue(data.endswith(b"\n"))
@@ -186,10 +186,10 @@ class UnreadTests(StandardLogTestCase):
         self.say(*range(MANY))
         dropped = observer._dropped
         os.read(near, 2**16)
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.5)
         self.say(MANY, MANY + 1)
         os.read(near, 2**12)
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.5)
         lines = self.drained(near)
         self.assertIn(f"{dropped} lines were dropped", lines[-3])
         self.assertIn(f"number {MANY + 1} ", lines[-1])
@@ -200,6 +200,22 @@ class UnreadTests(StandardLogTestCase):
         self.observe(writerFor(far))
         self.say(*range(MANY))
         self.assertIn("lines were dropped", self.drained(near)[-1])
+
+    def test_pauses(self) -> None:
+        """It tries again soon while somebody reads, and seldom while nobody does."""
+        near, far = self.pipe()
+        self.observe(writerFor(far))
+        self.say(*range(1000))
+        pauses = []
+        for _time in range(8):
+            (call,) = self.reactor.getDelayedCalls()
+            pauses.append(round(call.getTime() - self.reactor.seconds(), 2))
+            self.reactor.advance(pauses[-1])
+        self.assertEqual(pauses, [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5])
+        os.read(near, 2**16)
+        self.reactor.advance(0.5)
+        (call,) = self.reactor.getDelayedCalls()
+        self.assertAlmostEqual(call.getTime() - self.reactor.seconds(), 0.01)
 
     def test_manyShort(self) -> None:
         """The number of lines is bounded as well."""
@@ -246,7 +262,7 @@ class WriterTests(StandardLogTestCase):
             return len(data)
 
         observer._write = write
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.5)
         reason = b" because the log could not be written: No space left on device\n"
         self.assertTrue(lines[-1].endswith(reason), lines[-1])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -265,7 +281,7 @@ class WriterTests(StandardLogTestCase):
         self.say(0, 1)
         near = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, near)
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.5)
         data = os.read(near, 2**16).decode().splitlines()
         self.assertEqual(self.gap([line.partition(" ")[2] for line in data]), 0)
         self.assertEqual(len(data), 2)
@@ -282,7 +298,7 @@ class WriterTests(StandardLogTestCase):
         self.say(0)
         near = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.addCleanup(os.close, near)
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.5)
         self.assertIn(b"number 0", os.read(near, 2**16))
 
     def test_closed(self) -> None:
@@ -325,7 +341,7 @@ class WriterTests(StandardLogTestCase):
         observer = self.observe(write)
         self.say(0, 1)
         while self.reactor.getDelayedCalls():
-            self.reactor.advance(0.1)
+            self.reactor.advance(0.5)
         lines = b"".join(pieces).decode().splitlines()
         self.assertEqual(self.gap([line.partition(" ")[2] for line in lines]), 0)
         self.assertEqual((len(lines), observer._octets), (2, 0))
@@ -376,7 +392,7 @@ class SeveralTests(StandardLogTestCase):
                     for _number in range(40):
                         self.log.info("{text}", text=letter * 9000)
                         while self.reactor.getDelayedCalls():
-                            self.reactor.advance(0.1)
+                            self.reactor.advance(0.5)
                 finally:
                     os._exit(0)
             children.append(child)

@@ -407,3 +407,48 @@ class TemplateTests(SynchronousTestCase):
         self.assertIn("lost", lines)
         # A worker without a parent logs by itself, and may be the last to do so.
         self.assertIn(os.strerror(32), lines)
+
+
+OUTPUT = """
+import os, sys
+from twisted.internet import reactor
+from twisted.internet.protocol import Protocol
+from ktlsagent.processes import template as module
+
+near, far = os.pipe()
+template = module.Template(reactor, module.tell, None, None, None)
+(template.start if sys.argv[1] == "forked" else template.startAnew)(far)
+template.spawn(1, Protocol(), ())
+os.close(far)
+print("worker:", os.read(near, 100).decode(), flush=True)
+template.stop()
+os._exit(0)
+"""
+
+
+class OutputTests(SynchronousTestCase):
+    """Workers with another standard output than the parent's."""
+
+    def test_output(self) -> None:
+        """However the template is started, its workers have the output that was asked for."""
+        for how in ("forked", "anew"):
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            (folder / "sitecustomize.py").write_text(
+                "import os\n"
+                "from ktlsagent.processes import template\n"
+                "def tell(channel):\n"
+                "    os.write(1, b'hello')\n"
+                "    os._exit(0)\n"
+                "tell.__module__ = template.__name__\n"
+                "template.tell = tell\n"
+            )
+            ended = subprocess.run(
+                [sys.executable, "-c", OUTPUT, how],
+                env={**os.environ, "PYTHONPATH": f"{folder.absolute()}{os.pathsep}{ROOT}"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual((ended.stdout, ended.stderr), ("worker: hello\n", ""))

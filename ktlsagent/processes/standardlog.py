@@ -39,8 +39,9 @@ MOST_LINES: Final = 10_000
 MOST_OCTETS: Final = 2**20
 """What is kept for a reader that is slow."""
 
-_AGAIN_SECONDS: Final = 0.1
-"""How long a reader that is slow is waited for."""
+_SHORTEST_SECONDS: Final = 0.01
+_LONGEST_SECONDS: Final = 0.5
+"""How long a reader is waited for; twice as long each time that it has read nothing."""
 
 _FULL: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK))
 _END: Final = b"..."
@@ -72,6 +73,7 @@ class StandardLog:
         self._reason = ""
         self._writing = False
         self._waiting = False
+        self._delay = _SHORTEST_SECONDS
         self._lock = threading.RLock()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(reference()))
@@ -136,12 +138,13 @@ class StandardLog:
             )
             if not self._waiting:
                 self._waiting = True
-                self._reactor.callFromThread(self._reactor.callLater, _AGAIN_SECONDS, self._again)
+                self._reactor.callFromThread(self._reactor.callLater, self._delay, self._again)
         finally:
             self._writing = False
 
     def _take(self, count: int) -> None:
         """Take off what has been written."""
+        self._delay = _SHORTEST_SECONDS
         line = self._lines.popleft()
         self._octets -= count
         if count < len(line):
@@ -150,6 +153,7 @@ class StandardLog:
     def _again(self) -> None:
         with self._lock:
             self._waiting = False
+            self._delay = min(2 * self._delay, _LONGEST_SECONDS)
             self._drain()
 
     def forget(self) -> None:

@@ -274,6 +274,14 @@ def _starts() -> Iterator[Case]:
             {"workers": workers},
             olderKernel=True,
         )
+        yield Case(
+            camel("unread", "log", "of", workers),
+            f"An agent of {workers} with a log that nobody reads serves and refuses at once, "
+            "whatever clients put into it, and says what is missing when it is read.",
+            "unread.hugeCertificates",
+            {"workers": workers},
+            timeout=240.0,
+        )
     yield Case(
         "forgedByTenantsRoot",
         "The root of a user namespace, to which the agent's network belongs, cannot end the agent.",

@@ -111,7 +111,9 @@ LAYERS: dict[str, str] = {
         "errors peers.certificatefields peers.folding peers.generalnames protocols texts"
     ),
     "peers.names": "errors peers.generalnames peers.nameconstraints protocols texts",
-    "peers.peerrules": "errors peers.signedcontent profiles protocols texts",
+    "peers.peerrules": (
+        "errors peers.certificatefields peers.signedcontent profiles protocols texts"
+    ),
     "peers.revocation": "errors profiles protocols",
     "credentials.contexts": (
         "credentials.expiry credentials.inventory credentials.latecontexts peers.revocation "

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import HandshakeError, PeerRejected
 from ktlsagent.peers import peerrules
+from ktlsagent.peers.certificatefields import fieldsOf
 from ktlsagent.peers.peerrules import judgeChain, remember
 from ktlsagent.peers.signedcontent import keyDigest
 from ktlsagent.profiles import Trust
 from ktlsagent.protocols import openssl
+from ktlsagent.protocols.asn1 import elements, encode, onlyElement
 from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.context import OwnCertificate, TLSContext
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
@@ -80,6 +83,46 @@ def keyUsage(*, signs: bool) -> x509.KeyUsage:
     )
 
 
+ANY_KEY = crypto.PKey.from_cryptography_key(ec.generate_private_key(ec.SECP256R1()))
+
+_SEQUENCE = 0x30
+
+_ODD = {
+    "CA:FALSE, pathlen:0": "300c 0603551d13 0405 3003020100",
+    "empty AIA": "300e 06082b06010505070101 0402 3000",
+    "two TLSFeatures": "3014 06082b06010505070118 0408 3006 020105 020111",
+    "unknown qualifier": "301c 0603551d20 0415 3013 3011 06022a03 300b 3009 06032a0304 0c026162",
+    "names that are none": "300b 0603551d11 0404 3002a300",
+    "no DER at all": "3009 0603551d12 0402 3080",
+}
+"""Extensions that some parser refuses, in hexadecimal."""
+
+
+def _rebuilt(certificate: x509.Certificate, fields: Sequence[bytes]) -> x509.Certificate:
+    """Put other fields into a certificate, whose signature is wrong then."""
+    _tbs, algorithm, signature = elements(
+        onlyElement(certificate.public_bytes(serialization.Encoding.DER), _SEQUENCE)
+    )
+    tbs = encode(_SEQUENCE, bytes.fromhex("a003020102") + b"".join(fields))
+    content = tbs + algorithm.encoded + signature.encoded
+    return x509.load_der_x509_certificate(encode(_SEQUENCE, content))
+
+
+def _withExtension(certificate: x509.Certificate, extension: str) -> x509.Certificate:
+    """Put one extension in the place of all."""
+    *fields, _extensions = (field.encoded for field in fieldsOf(certificate))
+    listed = encode(_SEQUENCE, bytes.fromhex(extension))
+    return _rebuilt(certificate, [*fields, encode(0xA3, listed)])
+
+
+def _withPoint(certificate: x509.Certificate, point: bytes) -> x509.Certificate:
+    """Put another point in the place of the key."""
+    fields = [field.encoded for field in fieldsOf(certificate)]
+    algorithm, _key = elements(onlyElement(fields[5], _SEQUENCE))
+    fields[5] = encode(_SEQUENCE, algorithm.encoded + encode(0x03, b"\0" + point))
+    return _rebuilt(certificate, fields)
+
+
 class JudgeTestCase(SynchronousTestCase):
     """Has verdicts."""
 
@@ -132,6 +175,36 @@ class StrengthTests(JudgeTestCase):
             "expected RSA keys of at least 2049 bits, found one of 2048 in the server's "
             "certificate (CN=server.lab)",
         )
+
+    def test_curves(self) -> None:
+        """Keys on elliptic curves need 224 bits, whatever OpenSSL's security level is."""
+        for curve, good in (
+            (ec.SECP192R1(), False),
+            (ec.SECP224R1(), True),
+            (ec.SECP256R1(), True),
+            (ec.SECP521R1(), True),
+        ):
+            key = crypto.PKey.from_cryptography_key(ec.generate_private_key(curve))
+            root = certificates.authority().certificate
+            chains = [[certificateFor(key), root], [certificateFor(ANY_KEY), certificateFor(key)]]
+            for chain in chains:
+                if good:
+                    self.assertGood(chain, Trust())
+                else:
+                    self.assertEqual(self.refusal(chain, Trust()).code, "weak-certificate")
+
+    def test_compressed(self) -> None:
+        """A point may be there with one coordinate."""
+        for curve, good in ((ec.SECP192R1(), False), (ec.SECP256R1(), True)):
+            public = ec.generate_private_key(curve).public_key()
+            point = public.public_bytes(
+                serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
+            )
+            compressed = _withPoint(certificates.server().certificate, point)
+            verdict = judgeChain(
+                [compressed, certificates.authority().certificate], Role.CLIENT, Trust()
+            )
+            self.assertEqual(verdict is None, good)
 
     def test_rsaAbove(self) -> None:
         """So may those of its CAs, the root's as well."""
@@ -413,7 +486,6 @@ class UnreadableTests(JudgeTestCase):
         for oid, content in (
             ("2.5.29.37", b"\x30\x80"),
             ("2.5.29.15", b"\x05\x00"),
-            ("2.5.29.17", b"\x30\x02\xa3\x00"),
         ):
             extension = x509.UnrecognizedExtension(ObjectIdentifier(oid), content)
             purposes = () if oid == "2.5.29.37" else certificates.BOTH_PURPOSES
@@ -426,6 +498,15 @@ class UnreadableTests(JudgeTestCase):
             good = certificates.server().certificate
             error = self.refusal([good, bad.certificate], Trust())
             self.assertIn("read the CA certificate at depth 1 (CN=bad.lab)", error.reason)
+
+    def test_nobodyAsks(self) -> None:
+        """What no rule asks for may be as it likes, in the peer's certificate and in CAs'."""
+        root = certificates.authority().certificate
+        for name, extension in _ODD.items():
+            odd = _withExtension(certificates.server().certificate, extension)
+            self.assertGood([odd, root], Trust())
+            self.assertGood([certificates.server().certificate, odd, root], Trust(), Role.CLIENT)
+            self.assertNotEqual(odd, certificates.server().certificate, name)
 
     def test_key(self) -> None:
         """So is an RSA key that is none."""

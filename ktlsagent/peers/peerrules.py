@@ -8,16 +8,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ktlsagent.errors import PeerRejected
+from ktlsagent.peers.certificatefields import fieldsOf, keyPurposesOf, keyUsagesOf
 from ktlsagent.peers.signedcontent import contentDigest, keyDigest
 from ktlsagent.profiles import Trust
+from ktlsagent.protocols.asn1 import elements, objectIdentifier, onlyElement
 from ktlsagent.protocols.boundedcache import BoundedCache
 from ktlsagent.protocols.session import Demand, Role
 from ktlsagent.protocols.verification import UNREADABLE, describeCertificate
@@ -25,6 +25,18 @@ from ktlsagent.texts import cut
 
 _RSA = {"1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10"}
 """C{rsaEncryption} and C{id-RSASSA-PSS} (RFC 8017, appendix C)."""
+
+_ELLIPTIC_CURVE = "1.2.840.10045.2.1"
+"""C{id-ecPublicKey} (RFC 5480, section 2.1.1)."""
+
+_COMPRESSED = (2, 3)
+
+_CURVE_BITS = 224
+"""As strong as 2048 bits of RSA (NIST SP 800-57 part 1, table 2)."""
+
+_SEQUENCE = 0x30
+_DIGITAL_SIGNATURE = 0
+"""The number of the key usage's bit."""
 
 _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
 _CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
@@ -59,8 +71,6 @@ _MOST_OCTETS = 1024 * 1024
 _Which = Callable[[int], str]
 """Says in words which certificate of the chain is at some depth."""
 
-_Extension = TypeVar("_Extension", x509.ExtendedKeyUsage, x509.KeyUsage)
-
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
@@ -68,12 +78,14 @@ class _Facts:
     What the rules want to know about a certificate.
 
     @ivar rsaBits: the length of its key, if that is RSA.
+    @ivar curveBits: the size of its curve's field, if it is on one, in whole octets.
     @ivar brokenHash: the name of its signature's hash, if that is broken.
     @ivar purposes: its key purposes, C{None} if it is for any.
     @ivar signs: whether its key usage has signatures.
     """
 
     rsaBits: int | None
+    curveBits: int | None
     brokenHash: str | None
     purposes: Sequence[str] | None
     signs: bool
@@ -132,32 +144,36 @@ def judgeChain(chain: Sequence[x509.Certificate], role: Role, trust: Trust) -> P
 
 
 def _read(certificate: x509.Certificate) -> _Facts:
-    """Read what the rules want to know; it raises all kinds of things."""
-    key = (
-        certificate.public_key()
-        if certificate.public_key_algorithm_oid.dotted_string in _RSA
-        else None
-    )
+    """Read what the rules want to know and nothing else; raises one of L{UNREADABLE}."""
     try:
         algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
         # It is newer than our library.
         algorithm = None
-    purposes = _extension(certificate, x509.ExtendedKeyUsage)
-    usage = _extension(certificate, x509.KeyUsage)
+    usage = keyUsagesOf(certificate)
     return _Facts(
-        key.key_size if isinstance(key, rsa.RSAPublicKey) else None,
+        *_keyBits(certificate),
         algorithm.name if isinstance(algorithm, (hashes.MD5, hashes.SHA1)) else None,
-        None if purposes is None else [purpose.dotted_string for purpose in purposes],
-        usage is None or usage.digital_signature,
+        keyPurposesOf(certificate),
+        usage is None or _DIGITAL_SIGNATURE in usage,
     )
 
 
-def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
+def _keyBits(certificate: x509.Certificate) -> tuple[int | None, int | None]:
+    """Measure the key, if it is of RSA, and if it is of an elliptic curve."""
+    # Not by way of public_key(): libraries differ in which keys they read.
+    algorithm, key = elements(fieldsOf(certificate)[5].content)
+    kind, *_parameters = elements(algorithm.content)
+    oid = objectIdentifier(kind.content)
+    if oid in _RSA:
+        modulus, _exponent = elements(onlyElement(key.content[1:], _SEQUENCE))
+        return int.from_bytes(modulus.content, "big").bit_length(), None
+    if oid != _ELLIPTIC_CURVE:
+        return None, None
+    # The form of the point, then one coordinate or both (SEC 1, section 2.3.3).
+    form, *coordinates = key.content[1:]
+    octets = len(coordinates)
+    return None, 8 * (octets if form in _COMPRESSED else octets // 2)
 
 
 def _judgeStrength(facts: Sequence[_Facts], which: _Which, trust: Trust) -> PeerRejected | None:
@@ -168,6 +184,12 @@ def _judgeStrength(facts: Sequence[_Facts], which: _Which, trust: Trust) -> Peer
                 "weak-certificate",
                 f"expected RSA keys of at least {trust.rsaBits} bits, found one of {one.rsaBits} "
                 f"in {which(depth)}",
+            )
+        if one.curveBits is not None and one.curveBits < _CURVE_BITS:
+            return PeerRejected(
+                "weak-certificate",
+                f"expected keys on elliptic curves of at least {_CURVE_BITS} bits, found one of "
+                f"{one.curveBits} in {which(depth)}",
             )
     # A trust anchor is trusted because it is known, not because of its signature.
     for depth, one in enumerate(facts[:-1] if trust.stores else facts):

@@ -45,4 +45,9 @@ def logBug(log: Logger, failure: Failure) -> None:
     @param log: where to.
     @param failure: the failure.
     """
-    log.failure("This is a bug in ktlsagent", failure=Bug(failure))  # type: ignore[no-untyped-call]
+    bug: Any = Bug(failure)  # type: ignore[no-untyped-call]
+    # Whoever keeps the event does not keep what the calls were about: a failure is an
+    # exception as well, and has what it was made of.
+    bug.cleanFailure()
+    bug.args = ()
+    log.failure("This is a bug in ktlsagent", failure=bug)

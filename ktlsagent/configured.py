@@ -59,7 +59,7 @@ class Configured:
         config: AgentConfig,
         tokens: Tokens | None,
         reread: Callable[[], AgentConfig] | None = None,
-        now: Callable[[], datetime] = dateNow,
+        now: Callable[[], datetime] | None = None,
         *,
         following: bool = False,
         used: Callable[[], None] | None = None,
@@ -71,7 +71,7 @@ class Configured:
             is to be served from here.
         @param reread: reads the configuration again, for L{reload}; called in
             a thread.  Without it the same configuration's files are read again.
-        @param now: the wall clock.
+        @param now: the wall clock, if not the machine's.
         @param following: whether another process leads: it is that one which
             watches the files, and says what is in use and what runs out.
         @param used: called when something else is in use than before.
@@ -81,14 +81,14 @@ class Configured:
         self._reactor = reactor
         self._tokens = tokens
         self._reread = reread
-        self._now = now
+        self._now = now or dateNow
         self._following = following
         self._used = used
         self._running = False
         self._suites: frozenset[str] = frozenset()
         self._lock = DeferredLock()
         self._watch = FileWatch(reactor, self._filesChanged)
-        self._calendar = Calendar(reactor, self._warn, self._stepped, now)
+        self._calendar = Calendar(reactor, self._warn, self._stepped, self._now)
         self._waiting: IDelayedCall | None = None
 
     def load(self, suites: frozenset[str]) -> None:

@@ -210,3 +210,17 @@ def statusOf(error: BaseException) -> int:
     if isinstance(error, PeerAlert) and error.alert == _ALERT_UNKNOWN_PSK_IDENTITY:
         return errno.EKEYREJECTED
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), errno.EIO)
+
+
+def forgetWay(error: BaseException) -> None:
+    """
+    Take the tracebacks out of an exception and of those that led to it.  Their frames
+    hold all of the handshake, OpenSSL's buffers too, and that holds the exception: it
+    would stay until garbage is looked for.
+
+    @param error: the exception, of which nobody wants to know any more where it came from.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__

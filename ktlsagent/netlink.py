@@ -222,7 +222,11 @@ class HandshakeNetlink:
             raise NetlinkError("ACCEPT", errno.EBADMSG, "an ACK in place of a reply")
         if refusal.errno == errno.EAGAIN:
             return None
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            # Else the exception and this frame would hold each other, and what called this.
+            del refusal
 
     def requireRoom(self) -> None:
         """See L{IHandshakeKernel}."""

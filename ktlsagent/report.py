@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ktlsagent.bugs import logBug
-from ktlsagent.errors import AgentError, HandshakeError
+from ktlsagent.errors import AgentError, HandshakeError, forgetWay
 from ktlsagent.policy import modeName, roleOf
 from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshakefamily import HandshakeRequest
@@ -114,10 +114,9 @@ class Report:
             log.info("handshake {outcome} {line}", outcome=outcome, line=line, **event)
             return
         log.error("handshake {outcome} {line}", outcome=outcome, line=line, **event)
-        if isinstance(self._error, AgentError):
-            _forgetWay(self._error)
-        else:
+        if not isinstance(self._error, AgentError):
             logBug(log, Failure(self._error))
+        forgetWay(self._error)
 
     def _fields(self, status: int, now: float) -> dict[str, str]:
         """List all fields, in the order of the line; what is not known is C{-}."""
@@ -182,18 +181,6 @@ class Report:
         if self.engine is not None and self.engine.presentedCertificate is not None:
             return _described(self.engine.presentedCertificate)
         return None, None
-
-
-def _forgetWay(error: BaseException) -> None:
-    """
-    Take the tracebacks out of an exception and of those that led to it.  Their frames
-    hold all of the handshake, OpenSSL's buffers too, and that holds the exception: it
-    would stay until garbage is looked for.
-    """
-    cause: BaseException | None = error
-    while cause is not None and cause.__traceback__ is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
 
 
 def _line(fields: Mapping[str, str], shown: Sequence[str]) -> str:

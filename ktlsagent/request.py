@@ -41,6 +41,7 @@ from ktlsagent.errors import (
     NetlinkError,
     PeerLeft,
     TokenFailed,
+    forgetWay,
     statusOf,
 )
 from ktlsagent.interfaces import IAgentReactor, IHandshakeKernel, IKernelTLS
@@ -191,7 +192,8 @@ class Upcall:
             await self._wait(min(policy.pauseSeconds(self._request, status), self._left()))
         finally:
             self._answer(status, remoteAuth, tags)
-            self._report.write(self.log, status, self._agent.reactor.seconds())
+            # Events may be kept by whoever observes them: they are the class's, not ours.
+            self._report.write(Upcall.log, status, self._agent.reactor.seconds())
         remember(admitted)
 
     async def _comes(self, turn: Turn, transport: UpcallTransport) -> None:
@@ -225,6 +227,7 @@ class Upcall:
             if served.asked.role is Role.CLIENT:
                 raise
             # Somebody has to mend it: clients are told, so that they do not try again and again.
+            forgetWay(error)
             return replace(served, refusal=error)
         self._late = (late, contexts)
         return replace(served, contexts=contexts)

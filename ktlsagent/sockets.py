@@ -157,7 +157,7 @@ class UpcallTransport:
         """
         self.stopProducing()
         self._stopWriting()
-        self._protocol = None
+        self._protocol = self._flushed = None
         if self._delayed:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             self._delayed = False

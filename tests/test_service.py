@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ktlsagent import configured
+from ktlsagent.clocks import dateNow
 from ktlsagent.config import AgentConfig
 from ktlsagent.errors import AgentError, ConfigError, StartError
 from ktlsagent.profiles import Match, Profile, Trust
@@ -116,6 +117,7 @@ class StartTests(AgentTestCase):
         self.start()
         self.assertEqual(self.logged("makeMonotonic"), [])
         self.patch(TurnReactor, "seconds", lambda _reactor: time.time())
+        self.patch(configured, "dateNow", dateNow)
         self.start()
         self.assertEqual(len(self.logged("call ktlsagent.clocks.makeMonotonic before")), 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from ktlsagent import configured
 from ktlsagent.config import AgentConfig
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.policy import SETTLE_SECONDS
@@ -20,6 +22,7 @@ from ktlsagent.protocols.session import Role
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.certificates import Credentials
+from tests.support.clock import Clocks
 from tests.support.fakekernel import (
     CLIENTHELLO,
     SERVERHELLO,
@@ -30,6 +33,7 @@ from tests.support.fakekernel import (
 )
 from tests.support.fakekeyrings import FakeKeyrings
 from tests.support.fakektls import FakeKernelTLS
+from tests.support.leftovers import Leftovers
 from tests.support.reactor import TurnReactor
 from tests.support.tlslitepeers import TlslitePeer
 
@@ -106,14 +110,14 @@ class Peer:
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError as error:
-                self.error = error
+                self.error = error.with_traceback(None)
         elif self.done:
             try:
                 self.tls.read(1)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError as error:
-                self.error = error
+                self.error = error.with_traceback(None)
         return bool(self.flush() or data)
 
     def flush(self) -> bytes:
@@ -187,7 +191,7 @@ def peerContext(*, server: bool, credentials: Credentials | None, folder: Path) 
 class AgentTestCase(SynchronousTestCase):
     """
     Tests of a whole agent.  Each ends with a look at the books: everything
-    that was accepted has been answered once, and nothing is held.
+    that was accepted has been answered once, and nothing is held, nor left in memory.
 
     @ivar reactor: the agent's reactor.
     @ivar kernel: the kernel's handshake family.
@@ -195,6 +199,8 @@ class AgentTestCase(SynchronousTestCase):
     @ivar keyrings: the process keyring.
     @ivar events: everything that was logged.
     @ivar folder: a folder of the test's own.
+    @ivar clocks: the wall clock beside the reactor's.
+    @ivar leftovers: what requests have left in memory.
     """
 
     def setUp(self) -> None:
@@ -210,6 +216,10 @@ class AgentTestCase(SynchronousTestCase):
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         self.agents: list[AgentService] = []
+        # Of the two clocks none runs ahead of the other.
+        self.clocks = Clocks(time.time(), self.reactor)
+        self.patch(configured, "dateNow", self.clocks.date)
+        self.leftovers = Leftovers(self)
         self.addCleanup(self._closeTheBooks)
 
     def configuration(
@@ -402,6 +412,7 @@ class AgentTestCase(SynchronousTestCase):
         for upcall in self.kernel.upcalls:
             if upcall.descriptor is not None:
                 self.assertEqual(len(upcall.answers), 1, "one DONE for each ACCEPT")
+        self.assertEqual(self.leftovers.found(), [], "nothing of a request outlives its answer")
 
 
 def openDescriptors() -> set[str]:

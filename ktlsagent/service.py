@@ -123,7 +123,10 @@ class AgentService(Service):
         self._keyrings = keyrings or Keyrings()
         self._announcements = announcements or Ready(reactor, self._kernel)
         self._steps = StepQueue(
-            reactor, lambda: self._configured.bounds, self._look, self._tellLoad
+            reactor,
+            lambda: self._configured.bounds,
+            self._look,
+            self._tellLoad if self._following else _nothing,
         )
         self._agent = Agent(
             reactor,
@@ -383,3 +386,7 @@ class AgentService(Service):
     def _stopped(self) -> None:
         self._kernel.close()
         self.log.info("stopped: {ledger}", ledger=str(self.ledger))
+
+
+def _nothing() -> None:
+    """Do nothing: nobody wants to know how much there is to do."""

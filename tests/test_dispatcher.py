@@ -22,7 +22,7 @@ class DispatcherTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.dispatcher = Dispatcher(self.clock)
+        self.dispatcher = Dispatcher(self.clock, 100)
         self.slots: list[Slot] = []
         self.workers: list[SlotAnnouncements] = []
 
@@ -131,6 +131,22 @@ class DispatcherTests(SynchronousTestCase):
         self.busy(2, 900)
         self.dispatcher.announce(4)
         self.assertEqual(self.given(), [1, 3, 2, 0])
+
+    def test_moreThanProcessors(self) -> None:
+        """
+        More workers than processors get nothing while the first ones take it and may
+        begin with it: a busy one does not wait for a processor but has it.
+        """
+        self.dispatcher = Dispatcher(self.clock, 2)
+        self.add(4)
+        self.busy(0, 7)
+        self.busy(1, 8)
+        self.dispatcher.announce(3)
+        self.assertEqual(self.given(), [2, 1, 0, 0])
+        self.take(0)
+        self.busy(1, 8, crowded=True)
+        self.dispatcher.announce(1)
+        self.assertEqual(self.given(), [0, 1, 1, 0])
 
     def test_unknown(self) -> None:
         """If nobody knows how many wait, all together ask as often as the kernel holds requests."""
@@ -242,10 +258,10 @@ class DispatcherTests(SynchronousTestCase):
         self.busy(1, 1000)
         for _time in range(20):
             self.dispatcher.announce(1)
-            self.clock.advance(0.04)
+            self.clock.advance(0.018)
             self.take(0)
             self.dispatcher.announce(1)
-            self.clock.advance(0.04)
+            self.clock.advance(0.018)
         self.assertEqual(self.given()[1], 0)
 
     def test_restsAtRest(self) -> None:

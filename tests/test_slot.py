@@ -73,7 +73,7 @@ class TokenTests(SlotTestCase):
     def test_wraps(self) -> None:
         """Four thousand million tokens are not too many."""
         words = memoryview(mmap.mmap(self.near.memory, mmap.PAGESIZE)).cast("I")
-        words[0] = words[16] = 2**32 - 1
+        self.near.given = words[0] = words[16] = 2**32 - 1
         self.near.give()
         self.assertEqual((self.near.outstanding, self.announcements.due()), (1, 1))
         self.announcements.settled(0)
@@ -101,19 +101,19 @@ class TokenTests(SlotTestCase):
             self.near.give()
         self.announcements.due()
         self.announcements.settled(2)
-        self.assertEqual((self.near.closed, self.near.outstanding), (True, 0))
+        self.assertEqual((self.near.state()[-1], self.near.outstanding), (True, 0))
         self.assertEqual(self.said, [("back", b"2")])
         self.near.give()
         self.announcements.due()
         self.announcements.settled(0)
-        self.assertTrue(self.near.closed)
+        self.assertTrue(self.near.state()[-1])
         self.announcements.room()
-        self.assertEqual((self.near.closed, self.said[1:]), (False, [("room", b"")]))
+        self.assertEqual((self.near.state()[-1], self.said[1:]), (False, [("room", b"")]))
 
     def test_end(self) -> None:
         """Who ends gives back what it has not taken, and takes nothing any more."""
         self.announcements.end()
-        self.assertEqual((self.near.closed, self.said), (True, []))
+        self.assertEqual((self.near.state()[-1], self.said), (True, []))
         self.near.give()
         self.announcements.end()
         self.assertEqual(self.said, [("back", b"1")])
@@ -122,24 +122,15 @@ class TokenTests(SlotTestCase):
 class LoadTests(SlotTestCase):
     """What the parent knows of the worker."""
 
-    def test_rank(self) -> None:
-        """First who may begin a handshake at once, then who is idle, then who has few."""
-        ranks = []
-        for crowded, busy, inFlight in (
-            (False, False, 0),
-            (False, False, 900),
-            (False, True, 1),
-            (True, False, 1),
-            (True, True, 1),
-        ):
-            self.announcements.load(inFlight, 1.5, busy=busy, crowded=crowded)
-            ranks.append(self.near.rank)
-        self.assertEqual(ranks, sorted(set(ranks)))
-
-    def test_tokensCount(self) -> None:
-        """A token counts as a request in flight."""
+    def test_load(self) -> None:
+        """The parent knows what the worker has to do."""
         self.near.give()
-        self.assertEqual(self.near.rank, (False, False, 1))
+        self.announcements.due()
+        self.announcements.settled(0)
+        self.announcements.load(7, 1.5, busy=True, crowded=False)
+        self.assertEqual(self.near.state(), (1, 7, True, False, False))
+        self.announcements.load(8, 1.5, busy=False, crowded=True)
+        self.assertEqual(self.near.state(), (1, 8, False, True, False))
 
     def test_latest(self) -> None:
         """The parent knows the latest deadline, rounded up."""

@@ -132,7 +132,7 @@ class WorkerTests(AgentTestCase):
         self.load(self.configuration())
         self.give(5)
         self.reactor.settle()
-        self.assertEqual((self.slot.outstanding, self.slot.closed), (0, False))
+        self.assertEqual((self.slot.outstanding, self.slot.state()[-1]), (0, False))
 
     def test_takesWhatIsPending(self) -> None:
         """A new worker takes what waits already, without a token."""
@@ -157,10 +157,10 @@ class WorkerTests(AgentTestCase):
         self.ask(SERVERHELLO)
         self.give()
         self.reactor.settle()
-        self.assertEqual(self.slot.rank, (False, False, 1))
+        self.assertEqual(self.slot.state(), (1, 1, False, False, False))
         self.assertEqual(self.slot.latest, 5)
         self.reactor.turn(4.6)
-        self.assertEqual(self.slot.rank, (False, False, 0))
+        self.assertEqual(self.slot.state(), (1, 0, False, False, False))
 
     def test_noRoom(self) -> None:
         """
@@ -175,12 +175,12 @@ class WorkerTests(AgentTestCase):
         self.give(2)
         self.reactor.turn()
         self.assertEqual(self.said(), [b"back 2"])
-        self.assertEqual((self.slot.closed, self.slot.outstanding), (True, 0))
+        self.assertEqual((self.slot.state()[-1], self.slot.outstanding), (True, 0))
         self.reactor.turn(0.1)
         self.assertEqual(self.said(), [])
         self.patch(HandshakeNetlink, "_spareDescriptor", lambda _kernel: -1)
         self.reactor.turn(0.1)
-        self.assertEqual((self.said(), self.slot.closed), ([b"room "], False))
+        self.assertEqual((self.said(), self.slot.state()[-1]), ([b"room "], False))
         self.assertIsNone(upcall.descriptor)
         self.give(2)
         self.run_(client)
@@ -213,7 +213,7 @@ class WorkerTests(AgentTestCase):
         self.serve()
         self.worker.dataReceived(b"stop\n")
         self.assertEqual(self.said(), [b"back 1"])
-        self.assertTrue(self.slot.closed)
+        self.assertTrue(self.slot.state()[-1])
         self.assertEqual(len(self.kernel.pending), 1)
         self.stopped()
 

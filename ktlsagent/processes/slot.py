@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 from zope.interface import implementer
 
@@ -21,16 +23,18 @@ from ktlsagent.interfaces import IAnnouncements
 _GIVEN = 0
 """Tokens that the parent has given; what follows is the worker's, in a cache line of its own."""
 
-_TAKEN, _IN_FLIGHT, _LATEST, _BUSY, _CROWDED, _CLOSED = range(16, 22)
-_WORD = 4
+_TAKEN, _IN_FLIGHT, _BUSY, _CROWDED, _CLOSED, _LATEST = range(16, 22)
+_STATE = struct.Struct("@5I")
+_STATE_AT = 4 * _TAKEN
 _PAGE = mmap.PAGESIZE
-_MODULUS = 2**32
+MODULUS = 2**32
 
 
 class Slot:
     """
     The shared page and the bell, as either end has them.
 
+    @ivar given: how many tokens the parent has given, modulo 2**32; for the parent only.
     @ivar memory: descriptor of the page (C{memfd_create(2)}).
     @ivar bell: descriptor of the bell (C{eventfd(2)}), which the parent rings.
     """
@@ -43,6 +47,7 @@ class Slot:
         """
         self.memory = memory
         self.bell = bell
+        self.given = 0
         self._page = mmap.mmap(memory, _PAGE)
         self._words = memoryview(self._page).cast("I")
 
@@ -77,7 +82,7 @@ class Slot:
     @property
     def outstanding(self) -> int:
         """How many tokens have been given and not taken."""
-        return (self._words[_GIVEN] - self._words[_TAKEN]) % _MODULUS
+        return (self._words[_GIVEN] - self._words[_TAKEN]) % MODULUS
 
     @property
     def taken(self) -> int:
@@ -85,24 +90,24 @@ class Slot:
         return self._words[_TAKEN]
 
     @property
-    def closed(self) -> bool:
-        """Whether the worker can take no more requests for now."""
-        return bool(self._words[_CLOSED])
-
-    @property
     def latest(self) -> int:
         """The latest deadline of all its requests, in the seconds of its reactor, rounded up."""
         return self._words[_LATEST]
 
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """How much the worker has to do: whoever has least comes first."""
-        words = self._words
-        return words[_CROWDED], words[_BUSY], words[_IN_FLIGHT] + self.outstanding
+    def state(self) -> tuple[int, int, int, int, int]:
+        """
+        Look at everything at once, as it is asked for each request.
+
+        @return: how many tokens have been taken, modulo 2**32; how many requests are in
+            flight; whether the worker has something to do that waits for the processor
+            only; whether it may begin no more handshakes before some have ended; and
+            whether it can take no more requests for now.
+        """
+        return cast(tuple[int, int, int, int, int], _STATE.unpack_from(self._page, _STATE_AT))
 
     def give(self) -> None:
         """Give the worker a token; it hears of it when the bell rings, or when it looks."""
-        self._words[_GIVEN] = (self._words[_GIVEN] + 1) % _MODULUS
+        self.given = self._words[_GIVEN] = (self.given + 1) % MODULUS
 
     def ring(self) -> None:
         """Wake the worker."""
@@ -140,7 +145,7 @@ class SlotAnnouncements:
         """See L{IAnnouncements}."""
         words = self._slot._words
         self._seen = words[_GIVEN]
-        return (self._seen - words[_TAKEN]) % _MODULUS
+        return (self._seen - words[_TAKEN]) % MODULUS
 
     def announced(self, patience: float) -> None:  # noqa: ARG002
         """See L{IAnnouncements}: mostly just now, as tokens that are not taken go to others."""

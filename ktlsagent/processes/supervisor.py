@@ -87,7 +87,7 @@ class Supervisor:
         @param template: makes what starts workers.
         @param kill: sends a signal.
         """
-        self.dispatcher = Dispatcher(reactor)
+        self.dispatcher = Dispatcher(reactor, len(os.sched_getaffinity(0)))
         self.output: int | None = None
         self._reactor = reactor
         self._number = number

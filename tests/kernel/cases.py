@@ -368,6 +368,16 @@ def _lives() -> Iterator[Case]:
         "Two workers share what is asked, reload together, and end with balanced books.",
         "restarting.workersShare",
     )
+    for function, expectation in (
+        ("full", "No client fails while one of two workers has no descriptor left."),
+        ("stopped", "No client fails while one of two workers is stopped."),
+        ("templateKilled", "The process that forks workers is made anew when it is killed."),
+        ("templateHangs", "A process that forks workers and hangs does not hold up the stop."),
+        ("parentFull", "A parent without descriptors costs no worker but the one that died."),
+    ):
+        yield Case(
+            camel("workers", "while", function), expectation, f"sharing.{function}", timeout=240.0
+        )
     for version in ("4.2", "3"):
         yield Case(
             camel("unmount", "says", "close", "notify", f"v{version}"),

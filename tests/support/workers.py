@@ -184,6 +184,7 @@ class WorkersTestCase(AgentTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(os, "sched_getaffinity", lambda _pid: range(100))
         self.ups = 0
         self.fatal: list[AgentError] = []
         self.killed: list[tuple[int, int]] = []

@@ -132,7 +132,7 @@ class FairShareTests(SchedulingTestCase):
         slow, far = self.ask(SERVERHELLO)
         _upcall, whole = self.serve()
         hello = self.hello(whole)
-        pieces = [hello[at : at + 4] for at in range(5, len(hello), 4)]
+        pieces = [hello[at : at + 12] for at in range(5, len(hello), 12)]
         self.assertGreater(len(pieces), STEPS_PER_LAP * 2)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         far.send(b"".join(b"\x16\x03\x01" + struct.pack("!H", len(one)) + one for one in pieces))

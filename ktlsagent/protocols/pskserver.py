@@ -12,11 +12,11 @@ same steps (RFC 8446, section 6.2; RFC 4279, section 2).
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ktlsagent.errors import (
     HandshakeError,
@@ -40,7 +40,7 @@ from ktlsagent.protocols.psk import (
 from ktlsagent.protocols.record import AlertDescription, plainAlert
 from ktlsagent.protocols.session import EstablishedSession, Role
 
-_NOBODYS_LENGTH = 32
+_NOBODYS_BITS = 256
 _ALERTS = {
     "decode-error": AlertDescription.DECODE_ERROR,
     TOO_MANY_IDENTITIES: AlertDescription.ILLEGAL_PARAMETER,
@@ -218,7 +218,7 @@ class PreSharedKeyServer:
         the time that it takes: with a key that nobody has.
         """
         identity, taken = self.identities[0], self._hello.hashes[0] or SHA256
-        nobodys = PreSharedKey(identity, secrets.token_bytes(_NOBODYS_LENGTH), taken, 0)
+        nobodys = PreSharedKey(identity, AESGCM.generate_key(_NOBODYS_BITS), taken, 0)
         alert = self._alert
         try:
             engine = self._engineWith(nobodys)

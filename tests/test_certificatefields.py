@@ -106,7 +106,10 @@ class KeyUsageTests(SynchronousTestCase):
         for content in (b"", b"\x03\x00", b"\x03\x01\x07", b"\x03\x02\x08\x80", b"\x04\x01\x00"):
             certificate = anyCertificate(extension("2.5.29.15", content))
             self.assertRaises(ValueError, keyUsagesOf, certificate)
-        for content in (b"", b"\x30\x02\x06\x00", b"\x30\x03\x06\x01\x80", b"\x06\x01\x2a"):
+        for content in (
+            *(b"", b"\x30\x02\x06\x00", b"\x30\x03\x06\x01\x80", b"\x06\x01\x2a"),
+            b"\x30\x03\x04\x01\x2a",
+        ):
             certificate = anyCertificate(extension("2.5.29.37", content))
             self.assertRaises(ValueError, keyPurposesOf, certificate)
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from ktlsagent.protocols.asn1 import Element, elements, objectIdentifier, onlyElement
 
 _BIT_STRING: Final = 0x03
+_OBJECT_IDENTIFIER: Final = 0x06
 _OCTET_STRING: Final = 0x04
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
@@ -52,7 +53,7 @@ def extensionOf(certificate: x509.Certificate, oid: str) -> bytes | None:
             continue
         for extension in elements(onlyElement(field.content, _SEQUENCE)):
             kind, *_critical, value = elements(extension.content)
-            if objectIdentifier(kind.content) != oid:
+            if _oid(kind) != oid:
                 continue
             if found is not None or value.tag != _OCTET_STRING:
                 raise ValueError(f"expected the extension {oid} once, found something else")
@@ -89,4 +90,8 @@ def keyPurposesOf(certificate: x509.Certificate) -> Sequence[str] | None:
     extension = extensionOf(certificate, _EXTENDED_KEY_USAGE)
     if extension is None:
         return None
-    return [objectIdentifier(one.content) for one in elements(onlyElement(extension, _SEQUENCE))]
+    return [_oid(one) for one in elements(onlyElement(extension, _SEQUENCE))]
+
+
+def _oid(element: Element) -> str:
+    return objectIdentifier(onlyElement(element.encoded, _OBJECT_IDENTIFIER))

@@ -23,7 +23,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from ktlsagent import __version__, readysocket, signals
+from ktlsagent import __version__, coredumps, readysocket, signals
 from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig, loadConfig
@@ -362,6 +362,7 @@ def makeService(options: Options) -> IService:
     @return: the service to run.
     @raise SystemExit: if the configuration or the reactor cannot be used; it says why.
     """
+    coredumps.forbid()
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     signals.remember()

@@ -141,6 +141,24 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(self.unit["Service", "CapabilityBoundingSet"], ["CAP_NET_ADMIN"])
         self.assertEqual(self.unit["Service", "KeyringMode"], ["private"])
 
+    def test_sandbox(self) -> None:
+        """
+        The unit can do what the agent does, and nothing that would keep it from that.
+        """
+        for key, value in (
+            ("LimitCORE", "0"),
+            ("ProtectSystem", "strict"),
+            ("ProtectHome", "read-only"),
+            ("SystemCallFilter", "@system-service"),
+        ):
+            self.assertEqual(self.unit["Service", key], [value])
+        self.assertEqual(
+            set(self.unit["Service", "RestrictAddressFamilies"]),
+            {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"},
+        )
+        for key in ("PrivateNetwork", "PrivateUsers", "ProcSubset", "MemoryDenyWriteExecute"):
+            self.assertNotIn(("Service", key), self.unit)
+
     def test_noTrailingComments(self) -> None:
         """
         No line ends in a comment, which systemd would take for a value.

@@ -102,7 +102,8 @@ LAYERS: dict[str, str] = {
     ),
     "interfaces": "protocols",
     "credentials.threadsteps": "errors interfaces",
-    "credentials.tokenload": "credentials.pins credentials.tokens errors protocols",
+    "coredumps": "",
+    "credentials.tokenload": "coredumps credentials.pins credentials.tokens errors protocols",
     "credentials.latecontexts": (
         "bugs credentials.pins credentials.threadsteps credentials.tokenload credentials.tokens "
         "errors interfaces protocols"
@@ -164,7 +165,7 @@ LAYERS: dict[str, str] = {
     "readysocket": "",
     "signals": "",
     "processes.remainder": "",
-    "processes.template": "lean",
+    "processes.template": "coredumps lean",
     "processes.channel": "config",
     "processes.standardlog": "texts",
     "processes.workerlog": "processes.standardlog texts",
@@ -172,8 +173,8 @@ LAYERS: dict[str, str] = {
     "processes.dispatcher": "announcements processes.slot",
     "processes.workerchannel": "processes.channel processes.dispatcher processes.slot",
     "processes.worker": (
-        "bugs clocks config credentials.tokenload errors lean processes.channel processes.slot "
-        "processes.workerlog service"
+        "bugs clocks config coredumps credentials.tokenload errors lean processes.channel "
+        "processes.slot processes.workerlog service"
     ),
     "processes.supervisor": (
         "config errors processes.channel processes.dispatcher processes.slot "
@@ -184,7 +185,7 @@ LAYERS: dict[str, str] = {
         "netlinksocket processes.supervisor processes.template processes.workerlog"
     ),
     "tap": (
-        "__init__ bugs clocks config errors interfaces lean netlink processes.remainder "
+        "__init__ bugs clocks config coredumps errors interfaces lean netlink processes.remainder "
         "processes.standardlog processes.workers readysocket service signals"
     ),
 }

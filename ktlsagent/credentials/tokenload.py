@@ -18,6 +18,7 @@ from typing import Final
 
 from OpenSSL import SSL, crypto
 
+from ktlsagent import coredumps
 from ktlsagent.credentials.pins import LOCKED, readPIN
 from ktlsagent.credentials.tokens import PKCS11, TPM, TokenKey
 from ktlsagent.errors import HandshakeError, KeyUnusable, TokenFailed, TokenLost
@@ -242,6 +243,7 @@ def answer(wanted: Mapping[str, str]) -> None:
 
     @param wanted: the attributes of a L{TokenKey}.
     """
+    coredumps.forbid()
     key = TokenKey(**{**wanted, "pem": wanted["pem"].encode("latin-1")})  # type: ignore[arg-type]
     answered: dict[str, object] = {}
     try:

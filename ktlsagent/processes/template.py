@@ -28,6 +28,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ktlsagent import coredumps
 from ktlsagent.lean import settle
 
 _ANEW: Final = (
@@ -222,6 +223,7 @@ def be(control: str, module: str, name: str) -> NoReturn:
     @param module: where the function is that a worker runs.
     @param name: its name.
     """
+    coredumps.forbid()
     run = getattr(import_module(module), name)
     _template(socket.socket(fileno=int(control)), run, forked=False)
 

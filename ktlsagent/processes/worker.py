@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
+from ktlsagent import coredumps
 from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig
@@ -71,6 +72,7 @@ def be(channel: int, memory: int, bell: int) -> NoReturn:
     @param memory: descriptor of the slot's page.
     @param bell: descriptor of the slot's bell.
     """
+    coredumps.forbid()
     _STALE.append(sys.modules.pop("twisted.internet.reactor", None))
     default.install()
     from twisted.internet import reactor as installed  # noqa: PLC0415 - it has just come into being

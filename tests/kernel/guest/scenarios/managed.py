@@ -101,6 +101,13 @@ def stopped(lab: Lab) -> None:
     found = dict(re.findall(r"^(\w+):\s+(\S+)", status, re.MULTILINE))
     expect("capabilities that it can have", int(found["CapBnd"], 16), _NET_ADMIN)
     expect("no new privileges", found["NoNewPrivs"], "1")
+    expect("filtered system calls", found["Seccomp"], "2")
+    limits = Path(f"/proc/{agent.process.pid}/limits").read_text()
+    expect("core dumps", re.findall(r"Max core file size +(\d+) +(\d+)", limits), [("0", "0")])
+    owner = Path(f"/proc/{agent.process.pid}/mem").stat().st_uid
+    expect("whose its memory is", owner, 0)
+    mounts = Path(f"/proc/{agent.process.pid}/mountinfo").read_text()
+    expect("whether /usr can be written", " / / ro," in mounts, True)
     expect("what is held", shown("NFileDescriptorStore"), "1")
     agent.stop()
     expect("what is held after a stop", shown("NFileDescriptorStore"), "0")

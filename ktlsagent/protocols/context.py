@@ -65,6 +65,7 @@ class TLSContext:
     @ivar hasCertificate: whether it has a certificate of our own to show.
     @ivar slow: whether the key of one of those is outside the process.
     @ivar alpn: whether both sides have to agree on L{SUNRPC} by ALPN.
+    @ivar store: the CAs and CRLs that peers are judged by, if there are any.
     @ivar tolerated: the C{X509_V_ERR_*} for which peers are not refused.
     @ivar tickets: the tickets of its sessions, if they can be resumed.
     """
@@ -146,6 +147,7 @@ class TLSContext:
         self.hasCertificate = bool(own)
         self.slow = any(certificate.slow for certificate in own)
         self.alpn = alpn
+        self.store = store
         self.tolerated = tolerated
         self.tickets = tickets
 

@@ -15,6 +15,7 @@ from ktlsagent.protocols.verification import (
     CERTIFICATE_INVALID,
     CHAIN_ERRORS,
     CRL_ERRORS,
+    LATE_ERRORS,
     V_APPLICATION_VERIFICATION,
     V_CERT_REJECTED,
     V_HOSTNAME_MISMATCH,
@@ -57,6 +58,7 @@ class Examination:
         self._peer = parameters.role.peer
         self._judge = parameters.judge
         self._keyed = parameters.preSharedKey is not None
+        self._store = parameters.context.store or crypto.X509Store()
         self._tolerated = parameters.context.tolerated
         self._anchored = not self._tolerated >= CHAIN_ERRORS
 
@@ -101,8 +103,25 @@ class Examination:
             return alertError(error), chainError(error, depth, _read(chain[depth]), self._peer)
         if not error and self._anchored:
             self.chain = (own, *map(_read, chain[1:]))
-            return V_HOSTNAME_MISMATCH, self._judge(self.chain)
+            refusal = self._judge(self.chain)
+            return (V_OK, None) if refusal is None else self._firstOf(chain, refusal)
         return V_OK, None
+
+    def _firstOf(
+        self, chain: Sequence[crypto.X509], refusal: HandshakeError
+    ) -> tuple[int, HandshakeError]:
+        """
+        Find out which comes first, the judge's refusal or what OpenSSL would still find: a
+        name that its CA may not issue is no name of the peer's, whichever was asked for.
+        """
+        try:
+            crypto.X509StoreContext(self._store, chain[0], chain[1:]).verify_certificate()
+        except crypto.X509StoreContextError as found:
+            number, depth, _words = found.errors
+            if number in LATE_ERRORS:
+                certificate = _read(chain[depth])
+                return alertError(number), chainError(number, depth, certificate, self._peer)
+        return V_HOSTNAME_MISMATCH, refusal
 
     def _passesOver(self, error: int, depth: int, *, isAnchor: bool) -> bool:
         """Say whether an error is none for us."""

@@ -40,6 +40,12 @@ The C{X509_V_ERR_*} of a CRL that is not there or cannot be used.  None of them
 says that a certificate is revoked.
 """
 
+LATE_ERRORS = frozenset({42, 43, 47, 48, 49, 51, 52, 53})
+"""
+The C{X509_V_ERR_*} of policies and name constraints, which OpenSSL looks at when it
+has found nothing else and the judge was asked.
+"""
+
 UNREADABLE = (
     ValueError,
     KeyError,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -142,7 +143,7 @@ class AgentService(Service):
         self._seldom = Seldom(reactor, self.log)
         self._senders = ForeignSenders(reactor, self._kernel)
         self._readers: list[NetlinkReader] = []
-        self._drainingAgain = False
+        self._drainingAgain: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
 
     @property
@@ -328,21 +329,19 @@ class AgentService(Service):
 
     def _drainLater(self, reason: AgentError) -> None:
         """Leave requests to others, or with the kernel for a while."""
-        if not self._drainingAgain:
-            self._drainingAgain = True
+        if self._drainingAgain is None:
             self._seldom.warn("no request is accepted for now: {reason}", reason=str(reason))
-            self._reactor.callLater(_DRAIN_AGAIN_SECONDS, self._drainAgain)
+            self._drainingAgain = self._reactor.callLater(_DRAIN_AGAIN_SECONDS, self._drainAgain)
 
     def _drainAgain(self) -> None:
-        self._drainingAgain = False
-        if self._readers:
-            try:
-                self._kernel.requireRoom()
-            except OutOfDescriptors as error:
-                self._drainLater(error)
-            else:
-                self._announcements.room()
-                self._ready()
+        self._drainingAgain = None
+        try:
+            self._kernel.requireRoom()
+        except OutOfDescriptors as error:
+            self._drainLater(error)
+        else:
+            self._announcements.room()
+            self._ready()
 
     def _serve(self, request: HandshakeRequest, announced: float | None) -> None:
         """Start a request's story."""
@@ -382,6 +381,9 @@ class AgentService(Service):
         """Wait for nothing any more."""
         while self._readers:
             self._reactor.removeReader(self._readers.pop())
+        if self._drainingAgain is not None:
+            self._drainingAgain.cancel()
+            self._drainingAgain = None
 
     def _stopped(self) -> None:
         self._kernel.close()

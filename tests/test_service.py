@@ -307,6 +307,7 @@ class DrainTests(AgentTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         self.successResultOf(self.stop(agent))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.reactor.turn(1)
         self.assertEqual(len(self.kernel.pending), 1)
 

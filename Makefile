@@ -13,13 +13,15 @@ AUDIT := .venv-audit
 ROUNDS ?= 5
 QUICK ?=
 PARTS ?=
+SEED ?=
+SCHEDULES ?= 500
 PLOTTING := matplotlib==3.11.2
 # cryptography-vectors is NIST's PKITS; later versions of it are larger, not newer.
 TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2 \
 	cryptography-vectors==46.0.7
 
-.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel lint types audit coverage bench \
-        bench-publish packages clean
+.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel simulate lint types audit coverage \
+        bench bench-publish packages clean
 
 help:
 	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
@@ -28,6 +30,7 @@ help:
 	@echo 'make test-unit    the unit tests only; needs no privileges'
 	@echo 'make audit        asks a service for known faults of what the agent depends on'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
+	@echo 'make simulate     random schedules of the whole service, without privileges; see SCHEDULES, SEED'
 	@echo 'make bench        ktlsagent, tlshd and a bare OpenSSL side by side; hours, or see below'
 	@echo 'make bench ROUNDS=1 QUICK=1       a quick look; PARTS="server storm" chooses'
 	@echo 'make bench-publish                puts the newest results into docs/benchmarks'
@@ -49,6 +52,10 @@ test-oldest: $(OLDEST)/.done
 
 test-kernel: .lab-packages $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything kernel
+
+# For instance make simulate SCHEDULES=20000, or SEED=4711 SCHEDULES=1 to see one again.
+simulate: $(VENV)/.done
+	$(VENV)/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --schedules $(SCHEDULES)
 
 lint: $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything lint

@@ -81,6 +81,11 @@ CHECKS = (
     Check("unit", "coverage of the package", report("ktlsagent/*", COVERAGE)),
     Check("unit", "coverage of its pure part", report(PURE, 100)),
     Check("oldest", "unit tests, oldest dependencies", trial(OLDEST, "tests")),
+    Check(
+        "simulate",
+        "random schedules",
+        [NEWEST, "-m", "tests.simulation", "--seed", "0", "--schedules", "500"],
+    ),
     Check("audit", "known faults, newest dependencies", [NEWEST, "-m", "tests.audit"]),
     Check("audit", "known faults, oldest dependencies", [OLDEST, "-m", "tests.audit"]),
     Check(

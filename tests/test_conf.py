@@ -128,7 +128,7 @@ class UnitTests(SynchronousTestCase):
         priority that does that, and so do its children.
         """
         self.assertEqual(self.unit["Service", "CPUSchedulingPolicy"], ["rr"])
-        self.assertEqual(self.unit["Service", "CPUSchedulingPriority"], ["1"])
+        self.assertEqual(self.unit["Service", "CPUSchedulingPriority"], ["2"])
         self.assertNotIn(("Service", "CPUSchedulingResetOnFork"), self.unit)
         self.assertNotIn(("Service", "RestrictRealtime"), self.unit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import deque
@@ -19,7 +20,7 @@ from ktlsagent.errors import AgentError, OutOfDescriptors, StartError
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.channel import encodeConfig
 from ktlsagent.processes.slot import Slot
-from ktlsagent.processes.worker import Worker
+from ktlsagent.processes.worker import Worker, giveWay
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
@@ -440,6 +441,36 @@ worker.Worker = made
 slot = worker.Slot.make()
 worker.be(socket.socket().detach(), slot.memory, slot.bell)
 """
+
+
+class PriorityTests(SynchronousTestCase):
+    """How a worker is scheduled."""
+
+    def scheduled(self, policy: int, priority: int) -> list[int]:
+        """
+        Let a worker give way.
+
+        @param policy: how it is scheduled.
+        @param priority: with which priority.
+        @return: the priorities that it has asked for.
+        """
+        asked: list[int] = []
+        self.patch(os, "sched_getscheduler", lambda _pid: policy)
+        self.patch(os, "sched_getparam", lambda _pid: os.sched_param(priority))
+        self.patch(os, "sched_setparam", lambda _pid, to: asked.append(to.sched_priority))
+        giveWay()
+        return asked
+
+    def test_realTime(self) -> None:
+        """In real time it has a lower priority than its parent, if there is one."""
+        for policy in os.SCHED_RR, os.SCHED_FIFO:
+            self.assertEqual(self.scheduled(policy, 2), [1])
+            self.assertEqual(self.scheduled(policy, 50), [49])
+            self.assertEqual(self.scheduled(policy, 1), [1])
+
+    def test_otherwise(self) -> None:
+        """Otherwise nothing is changed."""
+        self.assertEqual(self.scheduled(os.SCHED_OTHER, 0), [])
 
 
 class ClockTests(SynchronousTestCase):

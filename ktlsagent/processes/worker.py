@@ -79,6 +79,7 @@ def be(channel: int, memory: int, bell: int) -> NoReturn:
 
     reactor = cast(Any, installed)
     makeMonotonic(reactor)
+    giveWay()
     for observer in list(globalLogPublisher._observers):
         _STALE.append(observer)
         globalLogPublisher.removeObserver(observer)
@@ -96,6 +97,17 @@ def be(channel: int, memory: int, bell: int) -> NoReturn:
     os.close(channel)
     reactor.run(installSignalHandlers=False)
     os._exit(worker.status)
+
+
+def giveWay() -> None:
+    """
+    Let the parent have a processor before any worker, if it is scheduled in real time:
+    it wakes up for a moment only, to give somebody a request, and the kernel does not
+    keep many.  Workers of its own priority would have theirs for up to 100 ms each.
+    """
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        priority = os.sched_getparam(0).sched_priority
+        os.sched_setparam(0, os.sched_param(max(1, priority - 1)))
 
 
 class Worker(Channel):

@@ -16,8 +16,8 @@ from tests.kernel.guest.hosts import Host
 
 FLOOR: Final = "floor"
 
-REALTIME: Final = ("chrt", "--rr", "1")
-"""How ktlsagent's unit has it scheduled: C{CPUSchedulingPolicy=rr}, C{CPUSchedulingPriority=1}."""
+REALTIME: Final = ("chrt", "--rr", "2")
+"""How ktlsagent's unit has it scheduled: C{CPUSchedulingPolicy=rr}, C{CPUSchedulingPriority=2}."""
 
 PROGRAMS: Final = Path("/usr/local/lib/lab")
 """Where the root file system has the programs of the measurements."""

@@ -15,6 +15,7 @@ from ktlsagent.errors import STATUS
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.profiles import CertificateFiles, Own, Trust
 from ktlsagent.protocols.session import Role
+from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.verifier import VALID, Verifier
 
@@ -32,7 +33,11 @@ class EmbeddingTests(AgentTestCase):
         names: dict[str, Any] = {}
         exec(compile(example, "docs/embedding.md", "exec"), names)
         path = self.folder / "config"
-        path.write_text("")
+        authority = self.folder / "ca.pem"
+        authority.write_bytes(certificates.authority().certificatePEM)
+        # Not every machine has a trust store of the system's, the default.
+        sections = ("[authenticate.client]", "[authenticate.server]")
+        path.write_text("\n".join(f"{name}\nx509.truststore={authority}" for name in sections))
         appliance = names["makeStorageService"](
             self.reactor,
             str(path),

@@ -16,6 +16,7 @@ from tests.support.folder import ownFolder
 ROOT = Path(ktlsagent.__file__).parents[1]
 
 STUBBED = """
+import os
 import sys
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -26,7 +27,8 @@ class Stub(Service):
         print("privileged", flush=True)
     def startService(self):
         from twisted.internet import reactor
-        reactor.callWhenRunning(print, "running", flush=True)
+        # Not with print: a signal that comes before that returns could log nothing.
+        reactor.callWhenRunning(os.write, 1, b"running\\n")
     def stopService(self):
         from twisted.internet import reactor
         stopped = Deferred()

@@ -48,7 +48,7 @@ class InheritedTests(EnvironmentTestCase):
 
     def test_forAnother(self) -> None:
         """What a parent was started with is not ours."""
-        self.environment(LISTEN_PID="1", LISTEN_FDS="1", LISTEN_FDNAMES="ready")
+        self.environment(LISTEN_PID=str(os.getppid()), LISTEN_FDS="1", LISTEN_FDNAMES="ready")
         self.assertIsNone(readysocket.inherited())
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -25,9 +27,10 @@ from typing import Any, Final
 
 from tests.kernel.rootfs import CHECKOUT, Progress, Recipe, rootFileSystem
 
+_PRIVATE_MOUNTS: Final = Path(__file__).with_name("privatemounts.py")
+
 _MOUNTS: Final = """
 set -e
-mount --make-rprivate /
 mount --bind {root} {root}
 mount -o remount,bind,ro {root}
 mount -t proc proc {root}/proc
@@ -39,13 +42,30 @@ mount -o remount,bind,ro {root}/srv/ktlsagent
 
 def mounts(root: Path) -> str:
     """
-    Write the shell commands that complete a root file system, for mount and PID
-    namespaces of one's own: it is read-only, and has this checkout in it.
+    Write the shell commands that complete a root file system, for L{namespaced}: it is
+    read-only, and has this checkout in it.
 
     @param root: the root file system.
     @return: the commands.
     """
     return _MOUNTS.format(root=shlex.quote(str(root)), checkout=shlex.quote(str(CHECKOUT)))
+
+
+def namespaced(script: str, *others: str) -> list[str]:
+    """
+    Say how to run shell commands in mount and PID namespaces of their own, which end
+    with them.
+
+    @param script: the commands.
+    @param others: further namespaces, as options of unshare(1).
+    @return: the command to start.
+    """
+    # unshare(1) cannot make mounts private where the root is no mount point.
+    unshare = ["unshare", "--mount", "--propagation", "unchanged", "--pid", *others]
+    return [
+        *(*unshare, "--fork", "--kill-child", sys.executable, "-I", str(_PRIVATE_MOUNTS)),
+        *("sh", "-c", script),
+    ]
 
 
 class GuestDied(Exception):
@@ -194,7 +214,7 @@ class BaseGuest(ABC):
         console = self.console()
         self.close()
         hint = ""
-        if "unshare" in console or "Operation not permitted" in console:
+        if re.search("^(unshare|mount|chroot): .*not permitted", console, re.MULTILINE):
             hint = " (it needs real root: CAP_SYS_ADMIN, mount and PID namespaces)"
         raise GuestDied(f"the {self.recipe.name} guest {what}{hint}; its console:\n{console}")
 

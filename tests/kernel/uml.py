@@ -20,7 +20,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.kernel.guests import BaseGuest, GuestDied, mounts
+from tests.kernel.guests import BaseGuest, GuestDied, mounts, namespaced
 
 __all__ = ["Guest", "GuestDied"]
 
@@ -51,5 +51,4 @@ class Guest(BaseGuest):
             options=" ".join(self.recipe.bootOptions),
         )
         command = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))]
-        command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
-        return self._launch(command, requestsRead, resultsWrite)
+        return self._launch([*command, *namespaced(script)], requestsRead, resultsWrite)

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.kernel.guests import BaseGuest, mounts
+from tests.kernel.guests import BaseGuest, mounts, namespaced
 
 _INIT: Final = "/srv/ktlsagent/tests/kernel/bench/chroot.sh"
 
@@ -35,5 +35,4 @@ class Chroot(BaseGuest):
             line=theirs.fileno(),
             init=_INIT,
         )
-        command = ["unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child"]
-        return self._launch([*command, "sh", "-c", script], theirs.detach())
+        return self._launch(namespaced(script, "--net", "--uts"), theirs.detach())

@@ -30,6 +30,7 @@ help:
 	@echo 'make test-unit    the unit tests only; needs no privileges'
 	@echo 'make audit        asks a service for known faults of what the agent depends on'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
+	@echo 'make test-kernel KTLSAGENT_LAB_OLDER=machine   6.12 emulated, also where user mode does; or =uml'
 	@echo 'make simulate     random schedules of the whole service, without privileges; see SCHEDULES, SEED'
 	@echo 'make bench        ktlsagent, tlshd and a bare OpenSSL side by side; hours, or see below'
 	@echo 'make bench ROUNDS=1 QUICK=1       a quick look; PARTS="server storm" chooses'

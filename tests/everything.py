@@ -16,7 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEWEST = str(ROOT / ".venv" / "bin" / "python")
-PRIVILEGED = [] if os.geteuid() == 0 else ["sudo"]
+SETTINGS = [
+    f"{name}={value}" for name, value in os.environ.items() if name.startswith("KTLSAGENT_")
+]
+PRIVILEGED = [] if os.geteuid() == 0 else ["sudo", "env", *SETTINGS]
 OLDEST = str(ROOT / ".venv-oldest" / "bin" / "python")
 SOURCES = ("ktlsagent", "tests", "twisted", "setup.py")
 PURE = (

@@ -77,11 +77,13 @@ class BaseGuest(ABC):
     A booted guest, or one that is booted when it is first needed.
 
     @cvar bootSeconds: how many seconds it may take to say that it is ready.
+    @cvar patience: how many times as long as usual a scenario may take.
     @ivar recipe: what it boots.
     @ivar boots: how many times it was booted.
     """
 
     bootSeconds = 60.0
+    patience = 1
 
     def __init__(self, recipe: Recipe, progress: Progress, memory: str = "2G") -> None:
         """
@@ -138,11 +140,12 @@ class BaseGuest(ABC):
 
         @param scenario: the name of its function, C{module.function}.
         @param arguments: what it is called with.
-        @param timeout: how many seconds it may take.
+        @param timeout: how many seconds it may take, before L{patience}.
         @return: C{ok}, C{failure}, C{facts}, C{logs}, C{clean}.
         @raise GuestDied: if the guest did not answer.
         """
         self.boot()
+        timeout *= self.patience
         request = {"scenario": scenario, "arguments": dict(arguments), "timeout": timeout}
         os.write(self._requests, json.dumps(request).encode() + b"\n")
         result = self._receive(timeout + 30.0)

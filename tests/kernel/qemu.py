@@ -29,11 +29,13 @@ _DELIVERED: Final = ("ktlsagent", "twisted", "tests")
 _PROCESSOR: Final = "max,-avx,-avx2"
 """Wide registers are emulated so slowly that cryptography takes twice as long with them."""
 
+_PATIENCE: Final = 4
+
 _KERNEL_ARGUMENTS: Final = (
     *("console=ttyS1", "panic=-1", "quiet"),
     *("root=/dev/nvme0n1", "rootwait", "ro", "init=/sbin/machine"),
     # What the kernel does not know is the environment of its first process.
-    "LAB_PRELOAD=tests.kernel.guest.warm",
+    *("LAB_PRELOAD=tests.kernel.guest.warm", f"LAB_PATIENCE={_PATIENCE}"),
     # Emulation is slow enough without these.
     *("mitigations=off", "tsc=reliable", "no_timer_check", "cryptomgr.notests=1"),
     *("audit=0", "apparmor=0"),
@@ -63,6 +65,7 @@ class Guest(BaseGuest):
     """A guest that is a whole emulated machine."""
 
     bootSeconds = 300.0
+    patience = _PATIENCE
 
     def _start(self, root: Path) -> subprocess.Popen[bytes]:
         if shutil.which(_QEMU) is None:

@@ -84,6 +84,15 @@ _FINISH: Final = (
 
 _GUEST: Final = Path(__file__).with_name("guest")
 
+_UNPACK_KERNEL: Final = (
+    """chroot "$1" sh -ec 'cd /tmp; """
+    """package=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/ *Depends: //p"); """
+    """apt-get download -q "$package"; dpkg -x "$package"_*.deb /; rm "$package"_*.deb; """
+    """release=${package#linux-image-}; depmod "$release"; """
+    """mv "/boot/vmlinuz-$release" "/usr/lib/modules/$release/vmlinuz"'"""
+)
+"""trixie's kernel is unpacked only: it demands a generator of initial RAM disks."""
+
 _MACHINE_FINISH: Final = (
     *_FINISH[1:],
     f'install -m 755 {shlex.quote(str(_GUEST / "machine.sh"))} "$1/sbin/machine"',
@@ -163,10 +172,11 @@ class Recipe:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
+_FORKY_PACKAGES: Final = (*_PACKAGES, *_KEYUTILS_PACKAGES, *_TOKEN_PACKAGES)
 FORKY: Final = Recipe(
     "forky",
     "7.2",
-    (*_PACKAGES, *_KEYUTILS_PACKAGES, *_TOKEN_PACKAGES),
+    _FORKY_PACKAGES,
     pythonSources=(_TURKEYUTILS,),
     bootOptions=("seccomp=on",),
 )
@@ -176,12 +186,20 @@ TRIXIE: Final = Recipe(
     (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev"),
     preloads=(_ASYMMETRIC,),
 )
+OLDER_MACHINE: Final = Recipe(
+    "oldermachine",
+    "6.12",
+    (*_COMMON_PACKAGES, "python3-keyutils", "zstd"),
+    suite="trixie",
+    finish=(_UNPACK_KERNEL, *_MACHINE_FINISH),
+    machine=True,
+)
 MACHINE: Final = Recipe(
     "machine",
     "7.2",
     (
         *(*_COMMON_PACKAGES, *_KEYUTILS_PACKAGES, "nvme-cli", "zstd"),
-        # Not linux-image-cloud-amd64: that demands a generator of initial RAM disks.
+        # Not linux-image-cloud-amd64, see L{_UNPACK_KERNEL}.
         "?name(^linux-binary-[0-9].*[0-9]-cloud-amd64$)",
         "?name(^linux-modules-[0-9].*[0-9]-cloud-amd64$)",
     ),
@@ -207,15 +225,17 @@ _BENCH: Final = Path(__file__).with_name("bench")
 BENCH: Final = Recipe(
     "bench",
     "7.2",
-    (*FORKY.packages, "ca-certificates", "libc6-dev", "libssl-dev"),
-    pythonSources=FORKY.pythonSources,
+    (*_FORKY_PACKAGES, "ca-certificates", "libc6-dev", "libssl-dev"),
+    pythonSources=(_TURKEYUTILS,),
     preloads=(_BENCH / "stub.c",),
     programs=tuple(_BENCH / f"{name}.c" for name in ("floor", "load", "upcall")),
     headers=(_BENCH / "stub.h",),
     bootOptions=FORKY.bootOptions,
     suite="forky",
 )
-RECIPES: Final = {recipe.name: recipe for recipe in (FORKY, TRIXIE, MANAGED, MACHINE, BENCH)}
+RECIPES: Final = {
+    recipe.name: recipe for recipe in (FORKY, TRIXIE, OLDER_MACHINE, MANAGED, MACHINE, BENCH)
+}
 
 
 def labDirectory() -> Path:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kernel.cases import Case
-from tests.kernel.guests import BaseGuest, GuestDied
-from tests.kernel.rootfs import LabError, Recipe, labDirectory
+from tests.kernel.guests import GuestDied
+from tests.kernel.rootfs import LabError, Progress, Recipe, labDirectory
 from tests.kernel.uml import Guest
 
 _MEMORY: Final = "21G"
@@ -42,6 +42,13 @@ def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class _Guest(Protocol):
+    """What a suite uses of a L{tests.kernel.guests.BaseGuest}."""
+
+    def run(self, scenario: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Run one scenario."""
+
+
 class KernelTestCase(SynchronousTestCase):
     """
     The base of a suite.
@@ -51,7 +58,7 @@ class KernelTestCase(SynchronousTestCase):
     """
 
     recipe: Recipe
-    guest: BaseGuest
+    guest: _Guest
     _begun = False
 
     def runCase(self, case: Case) -> None:
@@ -114,7 +121,7 @@ def makeSuite(
     recipe: Recipe,
     cases: Iterable[Case],
     *,
-    guestClass: type[BaseGuest] = Guest,
+    guestClass: Callable[[Recipe, Progress, str], _Guest] = Guest,
     memory: str = _MEMORY,
 ) -> type[KernelTestCase]:
     """

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from tests.kernel.guest.certificates import certificate, privateKey
 from tests.kernel.guest.hosts import Host
-from tests.kernel.guest.waiting import Unexpected, expect, until
+from tests.kernel.guest.waiting import PATIENCE, Unexpected, expect, until
 
 KTLSAGENT: Final = "ktlsagent"
 TLSHD: Final = "tlshd"
@@ -32,8 +32,8 @@ _COMMANDS: Final = {
 
 _NETLINK_GENERIC: Final = "16"
 
-_STARTING_SECONDS: Final = 120.0
-"""Two seconds on a machine of one's own, but emulated, and with much else going on ..."""
+_STARTING_SECONDS: Final = 60.0
+"""Two seconds on a machine of one's own, but with much else going on ..."""
 
 
 def _preloaded(kind: str) -> list[str]:
@@ -300,7 +300,7 @@ class Agent:
         @return: its exit status.
         """
         try:
-            return self.process.wait(40.0)
+            return self.process.wait(40.0 * PATIENCE)
         except subprocess.TimeoutExpired:
             raise Unexpected(f"{self.name} does not end") from None
 
@@ -324,10 +324,10 @@ class Agent:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(20.0)
+            status = self.process.wait(20.0 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Unexpected(f"{self.name} did not end within 20 s after SIGTERM") from None
+            raise Unexpected(f"{self.name} did not end after SIGTERM") from None
         # tlshd 1.0.0 does not handle the signal.
         if status and not (self.kind == TLSHD and status == -signal.SIGTERM):
             raise Unexpected(f"{self.name} ended with status {status}, expected 0")

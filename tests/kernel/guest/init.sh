@@ -23,8 +23,8 @@ for file in hosts exports; do
     mount --bind "/tmp/etc/$file" "/etc/$file"
 done
 ip link set lo up
-# IPv6 is a module in some of these kernels and built into others.
-modprobe -qa ipv6 || true
+# Modules in some of these kernels; in others built in, or not to be had.
+modprobe -qa ipv6 aesni_intel || true
 modprobe -a tls sunrpc nfs nfsv3 nfsv4 nfsd veth gcm ccm ctr chacha20poly1305 tcp_diag
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C.UTF-8
 # A copy that can be written to, so that Python keeps what it compiles.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from tests.kernel.guest.agents import KTLSAGENT, LOGS, Agent, configuration
 from tests.kernel.guest.hosts import Host, connect
@@ -25,10 +25,14 @@ class Lab:
     """
     What a scenario works with.
 
+    @cvar plainAgent: what starts ktlsagent where nothing special is asked for;
+        L{tests.kernel.guest.warm} puts its own here when it is imported.
     @ivar facts: what was measured, by name; handed to the host.
     @ivar agents: every agent that was started.
     @ivar hosts: every host that was made.
     """
+
+    plainAgent: ClassVar[type[Agent]] = Agent
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -109,7 +113,7 @@ class Lab:
         kind: str = KTLSAGENT,
         text: str | None = None,
         prefix: Sequence[str] = (),
-        agentClass: type[Agent] = Agent,
+        agentClass: type[Agent] | None = None,
         *,
         descriptors: Sequence[int] = (),
     ) -> Agent:
@@ -120,11 +124,14 @@ class Lab:
         @param kind: which.
         @param text: its configuration; the usual one by default.
         @param prefix: the beginning of its command.
-        @param agentClass: how it is started.
+        @param agentClass: how it is started, if that matters.
         @param descriptors: what it inherits.
         @return: the agent, which need not listen yet.
         """
         text = configuration() if text is None else text
+        if agentClass is None:
+            plain = kind == KTLSAGENT and not prefix and not descriptors
+            agentClass = self.plainAgent if plain else Agent
         made = agentClass(kind, host, text, prefix, descriptors)
         self.agents.append(made)
         return made

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.kernel.guest.hosts import Host
-from tests.kernel.guest.waiting import until
+from tests.kernel.guest.waiting import PATIENCE, until
 
 EXPORT: Final = "/run/export"
 MOUNT_POINT: Final = "/run/mnt"
@@ -125,7 +125,7 @@ class Mount:
         self.path = host.path(MOUNT_POINT)
         source = f"{server}:{EXPORT if version == '3' else '/'}"
         words = [f"vers={version}", f"xprtsec={security}", "proto=tcp" + "6" * ("[" in server)]
-        words += ["soft", "timeo=100", "retrans=1", "retry=0", "port=2049"]
+        words += ["soft", f"timeo={100 * PATIENCE}", "retrans=1", "retry=0", "port=2049"]
         words += ["nolock"] * (version == "3")
         overridden = {option.partition("=")[0] for option in options}
         words = [word for word in words if word.partition("=")[0] not in overridden]

@@ -19,15 +19,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import keyutils
 
-from tests.kernel.guest.agents import KTLSAGENT, Agent, Process
+from tests.kernel.guest.agents import KTLSAGENT, Agent
 from tests.kernel.guest.hosts import CommandFailed, Host
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.waiting import expect, until
-from tests.kernel.guest.warm import WarmProcess
+from tests.kernel.guest.warm import WarmAgent
 
 PORT: Final = 4420
 SUBSYSTEM: Final = "nqn.2026-01.lab:disk"
@@ -134,15 +134,7 @@ def agent(
     """
     text = text or "[debug]\nloglevel=1\n"
     warm = kind == KTLSAGENT and not prefix
-    return lab.agent(host, kind, text, (*OWN_SESSION, *prefix), _WarmAgent if warm else Agent)
-
-
-class _WarmAgent(Agent):
-    """ktlsagent, started at once, see L{tests.kernel.guest.warm}."""
-
-    def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:
-        arguments = ["--nodaemon", "--pidfile=", self.kind, "--config"]
-        return WarmProcess(self.host, [*arguments, str(self.configurationFile)], log)
+    return lab.agent(host, kind, text, (*OWN_SESSION, *prefix), WarmAgent if warm else Agent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -9,6 +10,9 @@ from typing import Final, TypeVar
 _T = TypeVar("_T")
 
 _PAUSE: Final = 0.01
+
+PATIENCE: Final = int(os.environ.get("LAB_PATIENCE", "1"))
+"""How many times as long as usual everything may take: an emulated machine is slow."""
 
 
 class Unexpected(Exception):
@@ -21,10 +25,11 @@ def until(condition: Callable[[], _T], what: str, seconds: float = 15.0) -> _T:
 
     @param condition: looked at again and again.
     @param what: the condition in words.
-    @param seconds: how long to wait.
+    @param seconds: how long to wait, before L{PATIENCE}.
     @return: the condition's value, once it is true.
     @raise Unexpected: if it does not become true.
     """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:

@@ -24,7 +24,9 @@ from twisted.internet import epollreactor
 from twisted.scripts import twistd
 
 from ktlsagent import tap
+from tests.kernel.guest.agents import Agent, Process
 from tests.kernel.guest.hosts import Host
+from tests.kernel.guest.lab import Lab
 
 _PRELOADED: Final = (epollreactor, tap)
 """What twistd imports when it starts; none of these installs a reactor."""
@@ -95,6 +97,17 @@ class WarmProcess:
     def kill(self) -> None:
         """End it without a warning."""
         self.send_signal(signal.SIGKILL)
+
+
+class WarmAgent(Agent):
+    """ktlsagent, started at once, in a session of its own."""
+
+    def _start(self, prefix: Sequence[str], log: BinaryIO) -> Process:
+        arguments = ["--nodaemon", "--pidfile=", self.kind, "--config"]
+        return WarmProcess(self.host, [*arguments, str(self.configurationFile)], log)
+
+
+Lab.plainAgent = WarmAgent
 
 
 def _run(host: Host, arguments: Sequence[str], log: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from tests.kernel.guest.agents import KTLSAGENT, configuration
 from tests.kernel.guest.hosts import Host
 from tests.kernel.guest.lab import Lab
 from tests.kernel.guest.nfs import readFile, writeFile
-from tests.kernel.guest.waiting import Unexpected, expect
+from tests.kernel.guest.waiting import PATIENCE, Unexpected, expect
 
 
 def _expectKtls(host: Host, before: dict[str, int]) -> None:
@@ -68,10 +68,11 @@ def _transfer(
     @param client: where it is mounted.
     @param version: of NFS.
     @param security: C{xprtsec}.
-    @param mebibytes: size of the file.
+    @param mebibytes: size of the file; less, where that takes long.
     @param connections: C{nconnect}.
     @param suite: the suite that has to be negotiated.
     """
+    mebibytes = -(-mebibytes // PATIENCE)
     hosts = {server.name: server, client.name: client}.values()
     before = {host.name: ktls.statistics(host) for host in hosts}
     lab.server(server, security)
@@ -96,7 +97,7 @@ def _transfer(
 
 def alone(lab: Lab, version: str, security: str, kind: str = KTLSAGENT) -> None:
     """
-    One host, one agent, both roles; 64 MiB.
+    One host, one agent, both roles; 64 MiB, or less where that takes long.
 
     @param lab: the stage.
     @param version: of NFS.

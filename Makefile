@@ -20,15 +20,16 @@ PLOTTING := matplotlib==3.11.2
 TOOLS := ruff==0.17.6 mypy==2.4.1 mypy-zope==1.0.17 coverage==7.17.3 hypothesis==6.170.15 tlslite-ng==0.8.2 \
 	cryptography-vectors==46.0.7
 
-.PHONY: help demo demo-nvme test test-unit test-oldest test-kernel simulate lint types audit coverage \
-        bench bench-publish packages clean
+.PHONY: help demo demo-nvme test test-unit test-oldest test-debian test-kernel simulate lint types \
+        audit coverage bench bench-publish packages clean
 
 help:
 	@echo 'make demo         mount NFS over mutual TLS on a real kernel, and see refusals explained'
 	@echo 'make demo-nvme    the same for NVMe/TCP with a pre-shared key, in an emulated machine'
-	@echo 'make test         everything: style, types, unit tests, oldest dependencies, real kernels'
+	@echo 'make test         everything: style, types, unit tests on three Pythons, real kernels'
 	@echo 'make test-unit    the unit tests only; needs no privileges'
 	@echo 'make audit        asks a service for known faults of what the agent depends on'
+	@echo 'make test-debian  the unit tests with Debian'\''s Python and packages; needs root'
 	@echo 'make test-kernel  the scenarios on real kernels only; needs root'
 	@echo 'make test-kernel KTLSAGENT_LAB_OLDER=machine   6.12 emulated, also where user mode does; or =uml'
 	@echo 'make simulate     random schedules of the whole service, without privileges; see SCHEDULES, SEED'
@@ -50,6 +51,9 @@ test-unit: $(VENV)/.done
 
 test-oldest: $(OLDEST)/.done
 	$(OLDEST)/bin/python -m twisted.trial tests
+
+test-debian: .lab-packages $(VENV)/.done
+	$(VENV)/bin/python -m tests.everything debian
 
 test-kernel: .lab-packages $(VENV)/.done
 	$(VENV)/bin/python -m tests.everything kernel

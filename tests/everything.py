@@ -1,6 +1,6 @@
 """
 Checks everything that a change has to pass, and counts: C{python -m
-tests.everything [lint] [types] [unit] [oldest] [audit] [kernel]}, by default all.
+tests.everything [lint] [types] [unit] [oldest] [debian] [audit] [kernel]}, by default all.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ COVERAGE = 95
 
 _SUCCESSES = re.compile(r"(?:successes|expectedFailures)=(\d+)")
 _PROBLEMS = re.compile(r"(?:failures|errors|skips|unexpectedSuccesses|todos)=(\d+)")
+_DEBIAN = "tests.kernel.debian"
+
 _SUMMARY = re.compile(r"^(?:PASSED|FAILED)(?: \(.*\))?$")
 
 
@@ -49,6 +51,11 @@ class Check:
     group: str
     title: str
     command: Sequence[str]
+
+    @property
+    def tests(self) -> bool:
+        """Whether it prints the summary of a test run."""
+        return not {"twisted.trial", _DEBIAN}.isdisjoint(self.command)
 
 
 def trial(python: str, *arguments: str, coverage: bool = False) -> list[str]:
@@ -92,6 +99,16 @@ CHECKS = (
     Check("audit", "known faults, newest dependencies", [NEWEST, "-m", "tests.audit"]),
     Check("audit", "known faults, oldest dependencies", [OLDEST, "-m", "tests.audit"]),
     Check(
+        "debian",
+        "unit tests, Python and packages of Debian trixie",
+        [*PRIVILEGED, NEWEST, "-m", _DEBIAN, "trixie"],
+    ),
+    Check(
+        "debian",
+        "unit tests, Python and packages of Debian forky",
+        [*PRIVILEGED, NEWEST, "-m", _DEBIAN, "forky"],
+    ),
+    Check(
         "kernel",
         "scenarios on Linux 7.2",
         [*PRIVILEGED, *trial(NEWEST, "tests.kernel.suite_forky")],
@@ -134,7 +151,7 @@ def run(check: Check) -> tuple[int, int]:
             if _SUMMARY.match(line.rstrip()):
                 passed += sum(int(count) for count in _SUCCESSES.findall(line))
                 failed += sum(int(count) for count in _PROBLEMS.findall(line))
-    if "twisted.trial" not in check.command:
+    if not check.tests:
         passed, failed = (0, 1) if process.returncode else (1, 0)
     elif passed == 0 or (process.returncode and not failed):
         failed += 1

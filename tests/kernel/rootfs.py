@@ -31,6 +31,8 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 """The checkout that this file belongs to."""
 
 _TURKEYUTILS: Final = "turkeyutils==0.6.1"
+_TLSLITE: Final = "tlslite-ng==0.8.2"
+"""Debian has neither."""
 
 _COMMON_PACKAGES: Final = (
     "gnutls-bin",
@@ -54,11 +56,13 @@ _COMMON_PACKAGES: Final = (
 
 _PACKAGES: Final = (*_COMMON_PACKAGES, "user-mode-linux")
 
-_KEYUTILS_PACKAGES: Final = (
-    *("cython3", "gcc", "libkeyutils-dev", "python3-dev"),
-    *("python3-pip", "python3-setuptools", "python3-wheel"),
-)
+_BUILDING: Final = ("python3-pip", "python3-setuptools", "python3-wheel")
+
+_KEYUTILS_PACKAGES: Final = ("cython3", "gcc", "libkeyutils-dev", "python3-dev", *_BUILDING)
 """forky no longer has python3-keyutils: its successor is compiled there."""
+
+_UNIT_PACKAGES: Final = ("python3-cryptography-vectors", "python3-ecdsa", "python3-hypothesis")
+"""What the unit tests need besides, see L{tests.kernel.debian}; and L{_TLSLITE}."""
 
 _TOKEN_PACKAGES: Final = (
     *("libtss2-tcti-swtpm0t64", "swtpm", "tpm2-openssl", "tpm2-tools"),
@@ -176,14 +180,15 @@ _FORKY_PACKAGES: Final = (*_PACKAGES, *_KEYUTILS_PACKAGES, *_TOKEN_PACKAGES)
 FORKY: Final = Recipe(
     "forky",
     "7.2",
-    _FORKY_PACKAGES,
-    pythonSources=(_TURKEYUTILS,),
+    (*_FORKY_PACKAGES, *_UNIT_PACKAGES),
+    pythonSources=(_TURKEYUTILS, _TLSLITE),
     bootOptions=("seccomp=on",),
 )
 TRIXIE: Final = Recipe(
     "trixie",
     "6.12",
-    (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev"),
+    (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev", *_BUILDING, *_UNIT_PACKAGES),
+    pythonSources=(_TLSLITE,),
     preloads=(_ASYMMETRIC,),
 )
 OLDER_MACHINE: Final = Recipe(
@@ -399,7 +404,8 @@ def _download(requirement: str, directory: Path, progress: Progress) -> Path:
     command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
     command += ["--dest", str(directory), requirement]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = list(directory.glob(f"{name}-*.tar.gz"))
+    # The name of the file has underscores for dashes, since some version of setuptools.
+    found = list(directory.glob(f"{name.replace('-', '?')}-*.tar.gz"))
     if ran.returncode or not found:
         raise LabError(f"pip could not download {requirement}:\n{ran.stdout}{ran.stderr}")
     return found[0]

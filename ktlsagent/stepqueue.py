@@ -251,7 +251,7 @@ class StepQueue:
         return DeadlineExpired(
             "overload",
             "expected a turn within the kernel's deadline, found "
-            f"{self._line.begunWith(turn.peer)} handshakes with the same peer and "
+            f"{self._line.begunWith(turn.source)} handshakes with the same peer and "
             f"{self._line.begun} with all in progress, and {self._line.waiting} requests that "
             "wait; give the agent more of the processor, or look at max_handshakes and "
             "max_per_peer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from ipaddress import ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from ktlsagent.fairness import Bounds, FairLine, Place, boundsFor
+from ktlsagent.fairness import Bounds, FairLine, Place, boundsFor, sourceOf
 from tests.support.properties import patient
 
 GIBI = 2**30
@@ -57,8 +58,8 @@ class BoundsTests(SynchronousTestCase):
         self.assertEqual(boundsFor(2, None, GIBI, 1024), Bounds(2, 1))
 
 
-class FairLineTests(SynchronousTestCase):
-    """Tests for L{FairLine}."""
+class _LineTestCase(SynchronousTestCase):
+    """Has a line."""
 
     def setUp(self) -> None:
         self.line: FairLine[Place] = FairLine()
@@ -86,6 +87,10 @@ class FairLineTests(SynchronousTestCase):
         while (place := self.line.next(bounds)) is not None:
             begun.append(place)
         return begun
+
+
+class FairLineTests(_LineTestCase):
+    """Tests for L{FairLine}."""
 
     def test_empty(self) -> None:
         """Nobody waits."""
@@ -167,6 +172,165 @@ class FairLineTests(SynchronousTestCase):
             begun[place.peer] += 1
             shares = [begun[peer] for peer in waiting if begun[peer] < waiting[peer]]
             self.assertLessEqual(max(begun.values()) - min(shares, default=10**6), 1)
+
+
+class SourceTests(SynchronousTestCase):
+    """Tests for L{sourceOf}: whose addresses are the same peer's."""
+
+    def assertSources(self, *groups: tuple[str, ...]) -> None:
+        """
+        Check that the addresses of a group are one peer's, and no others.
+
+        @param groups: the groups.
+        """
+        sources = [{sourceOf(ip_address(address)) for address in group} for group in groups]
+        self.assertEqual([len(found) for found in sources], [1] * len(groups))
+        self.assertEqual(len(set.union(*sources)), len(groups))
+
+    def test_ipv4(self) -> None:
+        """An IPv4 address is a peer."""
+        self.assertSources(("192.0.2.1",), ("192.0.2.2",))
+        self.assertEqual(sourceOf(ip_address("192.0.2.1")), ip_address("192.0.2.1"))
+
+    def test_ipv6(self) -> None:
+        """An IPv6 network of 64 bits is one."""
+        self.assertSources(
+            ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:ffff:ffff:ffff"),
+            ("2001:db8:0:1::1",),
+            ("2001:db8:1::1", "2001:db8:1::"),
+            ("fd00::1", "fd00::2"),
+            ("::1", "::2"),
+        )
+
+    def test_linkLocal(self) -> None:
+        """A link is one; the network's number is the same on all links."""
+        self.assertSources(
+            ("fe80::1%eth0", "fe80::2%eth0"), ("fe80::1%eth1",), ("fe80::1", "fe80::2")
+        )
+
+    def test_translated(self) -> None:
+        """Behind a translator for all of IPv4 each IPv4 address is one."""
+        self.assertSources(
+            ("64:ff9b::192.0.2.1",),
+            ("64:ff9b::192.0.2.2",),
+            ("64:ff9b:1:2:3::192.0.2.1",),
+            ("64:ff9b:1:2:3::192.0.2.2",),
+            ("64:ff9b:2::1", "64:ff9b:2::2"),
+        )
+
+    def test_6to4(self) -> None:
+        """All networks that one IPv4 address makes (6to4) are one peer's."""
+        self.assertSources(
+            ("2002:c000:0201::1", "2002:c000:0201:1::1", "2002:c000:0201:ffff::"),
+            ("2002:c000:0202::1",),
+        )
+
+    def test_anythingElse(self) -> None:
+        """A peer that has no address is like an address."""
+        self.assertIsNone(sourceOf(None))
+        self.assertEqual(sourceOf("2001:db8::1"), "2001:db8::1")
+
+
+class NetworkTests(_LineTestCase):
+    """Tests for L{FairLine} with peers that have networks."""
+
+    def addresses(self, network: str, number: int) -> list[object]:
+        """
+        Make addresses of a network.
+
+        @param network: the beginning of each.
+        @param number: how many.
+        @return: the addresses.
+        """
+        return [ip_address(f"{network}::{at + 1:x}") for at in range(number)]
+
+    def test_manyAddressesOfOne(self) -> None:
+        """Who takes another address for each request is one peer, with one peer's share."""
+        for address in self.addresses("2001:db8:bad", 200):
+            self.enter(address, 1)
+        modest = [self.enter(address, 1000) for address in self.addresses("2001:db8:1", 3)]
+        modest.append(self.enter(ip_address("192.0.2.1"), 1000))
+        order = self.all(Bounds(100, 10))
+        self.assertEqual(len(order), 14)
+        self.assertLess(max(order.index(place) for place in modest), 7)
+        self.assertEqual(self.line.begunWith(sourceOf(ip_address("2001:db8:bad::1"))), 10)
+
+    def test_neighbours(self) -> None:
+        """Of a LAN with one network nobody waits for a greedy neighbour."""
+        greedy, *others = self.addresses("2001:db8", 6)
+        for number in range(200):
+            self.enter(greedy, number)
+        five = [self.enter(address, 1000) for address in others]
+        order = self.all()
+        self.assertEqual(len(order), 205)
+        self.assertLess(max(order.index(place) for place in five), 8)
+
+    def test_silentNeighbour(self) -> None:
+        """One of several addresses has half of their network's places at the most."""
+        silent, other = self.addresses("2001:db8", 2)
+        places = [self.enter(silent) for _number in range(9)]
+        bounds = Bounds(100, 7)
+        self.assertEqual(self.all(bounds), places[:4])
+        late = [self.enter(other) for _number in range(9)]
+        self.assertEqual(self.all(bounds), late[:3])
+        self.line.leave(places[0])
+        self.assertEqual(self.all(bounds), [places[4]])
+        self.line.leave(late[0])
+        self.assertEqual(self.all(bounds), [late[3]])
+        for place in [*places, *late]:
+            self.line.leave(place)
+        self.assertEqual((self.line.waiting, self.line.begun, self.line._peers), (0, 0, {}))
+
+    def test_one(self) -> None:
+        """With a bound of 1 there is 1, as for any other peer."""
+        first, second = self.addresses("2001:db8", 2)
+        places = [self.enter(first), self.enter(second)]
+        self.assertEqual(self.all(Bounds(9, 1)), places[:1])
+        self.line.leave(places[0])
+        self.assertEqual(self.all(Bounds(9, 1)), places[1:])
+
+    @patient
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 9))
+            | st.integers(0, 60)
+            | st.none(),
+            max_size=80,
+        )
+    )
+    def test_anyOrder(self, does: list[tuple[int, int, int] | int | None]) -> None:
+        """
+        Whoever comes, begins and leaves in whatever order: the bounds hold, and nobody
+        waits who may begin.
+        """
+        line: FairLine[Place] = FairLine()
+        bounds = Bounds(6, 3)
+        known: list[Place] = []
+        for what in does:
+            if isinstance(what, tuple):
+                network, address, deadline = what
+                known.append(Place(ip_address(f"2001:db8:{network}::{address:x}"), deadline))
+                line.enter(known[-1])
+            elif what is not None and known:
+                line.leave(known.pop(what % len(known)))
+            elif what is None:
+                begun = Counter(place.source for place in known if place.begun)
+                held = Counter(place.peer for place in known if place.begun)
+                may = [
+                    place
+                    for place in known
+                    if not place.begun and begun[place.source] < 3 and held[place.peer] < 2
+                ]
+                place = line.next(bounds)
+                if may and begun.total() < 6:
+                    self.assertIn(place, may)
+                else:
+                    self.assertIsNone(place)
+            self.assertEqual(line.begun, sum(place.begun for place in known))
+            self.assertEqual(line.waiting, len(known) - line.begun)
+        for place in known:
+            line.leave(place)
+        self.assertEqual((line.waiting, line.begun, line._peers), (0, 0, {}))
 
 
 class FairLineMachine(RuleBasedStateMachine):

@@ -668,7 +668,7 @@ class Agent:
         say("listening")
         hit("listening")
         if not flag("stay"):
-            reactor.callLater(0.5, os.kill, os.getpid(), signal.SIGTERM)
+            reactor.callLater(0.3, os.kill, os.getpid(), signal.SIGTERM)
 
     def stopService(self):
         self.listens = False
@@ -749,7 +749,6 @@ atexit.register(hit, "exit")
         """SIGTERM ends the program with the status 0, not by the signal; so do others."""
         self.check(
             ("", self.ONCE),
-            ("running:INT", self.ONCE),
             ("running:QUIT", self.ONCE),
             # A thread that hangs in a library does not keep the program from ending.
             ("token running:TERM", f"{self.ONCE} answered"),
@@ -760,11 +759,9 @@ atexit.register(hit, "exit")
         self.check(
             ("stay running:USR2+TERM", self.ONCE),
             ("stay running:USR2 stopping:TERM", self.ONCE),
-            ("stay running:USR2 stopping:QUIT", self.ONCE),
             ("stay token running:USR2 stopping:TERM", f"{self.ONCE} answered"),
             ("stay inflight running:USR2 stopping:INT", f"{self.ONCE} answered"),
             ("stay running:USR2 exit:TERM", self.ONCE),
-            ("stay running:USR2 exit:INT", self.ONCE),
             ("stay early running:USR2 replacing:TERM", self.ONCE),
             ("stay early running:USR2 replacing:HUP+QUIT", self.ONCE),
         )
@@ -775,7 +772,6 @@ atexit.register(hit, "exit")
             ("stay early import:TERM", ""),
             ("stay early import:HUP+INT", ""),
             ("stay early loading:QUIT", ""),
-            ("stay listening:TERM", self.ONCE),
             ("stay inflight listening:TERM", f"{self.ONCE} answered"),
             ("stay listening:USR2+TERM", self.ONCE),
         )
@@ -785,8 +781,6 @@ atexit.register(hit, "exit")
         self.check(
             ("early import:HUP", f"{self.ONCE} reloaded"),
             ("early loading:HUP", f"{self.ONCE} reloaded"),
-            ("listening:HUP", f"{self.ONCE} reloaded"),
-            ("early import:USR2", self.AGAIN),
             ("listening:USR2", self.AGAIN),
             ("listening:USR1 running:USR1", self.ONCE),
         )
@@ -794,7 +788,6 @@ atexit.register(hit, "exit")
     def test_toldWhileStartingAgain(self) -> None:
         """What comes between two programs in the same process is for the second one."""
         self.check(
-            ("early running:USR2 exit:HUP", self.AGAIN),
             ("early running:USR2 replacing:HUP", f"{self.AGAIN} reloaded"),
             ("early running:USR2 replacing:USR1", self.AGAIN),
             ("running:USR2 replacing:USR2", f"{self.AGAIN} again listening running"),
@@ -822,10 +815,12 @@ atexit.register(hit, "exit")
 
     def test_remainderIsToldToStop(self) -> None:
         """The process that finishes what is in flight does so, and nothing else, whatever comes."""
-        for number in "TERM", "INT", "QUIT", "HUP", "USR2":
-            process = self.start("inflight", "stay", "running:QUIT", f"forked:{number}")
-            output, _errors = process.communicate(timeout=60)
-            self.assertEqual((output, process.returncode), ("listening\nrunning\nanswered\n", 0))
+        self.check(
+            *(
+                (f"inflight stay running:QUIT forked:{number}", f"{self.ONCE} answered")
+                for number in ("TERM+INT", "QUIT", "HUP+USR2")
+            )
+        )
 
     def test_cannotRestart(self) -> None:
         """A program that has gone from the disk cannot be started again: it goes on."""

@@ -115,6 +115,8 @@ def sourceOf(peer: Hashable) -> Hashable:
 
 
 _numbers = itertools.count()
+_source = attrgetter("source")
+_peer = attrgetter("peer")
 
 
 class Place:
@@ -197,7 +199,7 @@ class FairLine(Generic[_Place]):
     @ivar begun: how many are in progress.
     """
 
-    def __init__(self, peerOf: Callable[[_Place], Hashable] = attrgetter("source")) -> None:
+    def __init__(self, peerOf: Callable[[_Place], Hashable] = _source) -> None:
         """
         @param peerOf: says between whom the turns go round.
         """
@@ -222,9 +224,8 @@ class FairLine(Generic[_Place]):
         key = self._peerOf(place)
         found = self._peers.get(key)
         if found is None:
-            alone = key == place.peer
-            line = _Deadlines[_Place]() if alone else FairLine[_Place](attrgetter("peer"))
-            found = self._peers[key] = _Peer(line)
+            inside = place.peer != key
+            found = self._peers[key] = _Peer(FairLine(_peer) if inside else _Deadlines())
         found.line.enter(place)
         found.waiting += 1
         self.waiting += 1
@@ -252,7 +253,8 @@ class FairLine(Generic[_Place]):
             found.inLine = False
             # A peer with too many in progress comes back when one of them is over.
             if found.waiting and found.begun < bounds.mostPerPeer:
-                place = found.line.next(bounds.within)
+                inside = isinstance(found.line, FairLine)
+                place = found.line.next(bounds.within if inside else bounds)
                 if place is not None:
                     self._begin(place, found)
                     return place

@@ -448,3 +448,16 @@ class PropertyTests(SynchronousTestCase):
         assert verdict is not None
         self.assertEqual(verdict.code, "not-allowed")
         self.assertLess(time.process_time() - started, 2)
+
+    def test_manyWildcards(self) -> None:
+        """So are thousands of wildcards, and labels of nothing but stars."""
+        hosts = [f"*.h{number}.example.org" for number in range(5000)]
+        issued = certificates.authority().issue("client", hosts=[*hosts, "*" * 50_000 + ".lab."])
+        peer = Presented(issued.certificate)
+        started = time.process_time()
+        rules = [f"dns:x*{number}.h*.example.net" for number in range(50)]
+        self.assertIsNone(judgeAccess(access(deny=rules), peer, ADDRESS))
+        verdict = judgeAccess(access(deny=[*rules, "dns:a.lab"]), peer, ADDRESS)
+        assert verdict is not None
+        self.assertIn("dns:a.lab may match", verdict.reason)
+        self.assertLess(time.process_time() - started, 4)

@@ -21,15 +21,26 @@ from tests.support.anycertificate import anyCertificate, purposes, usages
 from tests.support.properties import patient
 
 
-def extension(oid: str, content: bytes) -> x509.UnrecognizedExtension:
+def extension(kind: str, content: bytes) -> x509.UnrecognizedExtension:
     """
     Make an extension.
 
-    @param oid: which.
+    @param kind: which.
     @param content: what is in it.
     @return: the extension.
     """
-    return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), content)
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier(kind), content)
+
+
+def oid(text: str) -> bytes:
+    """
+    Encode an object identifier.
+
+    @param text: it, beginning with C{1.2} or C{2.5} and without long numbers.
+    @return: its encoding.
+    """
+    first, second, *others = map(int, text.split("."))
+    return encode(6, bytes([40 * first + second, *others]))
 
 
 class FieldsTests(SynchronousTestCase):
@@ -49,10 +60,10 @@ class FieldsTests(SynchronousTestCase):
         odd = extension("1.2.3", b"\xff\xff")
         empty = extension("2.5.29.17", b"")
         certificate = anyCertificate(odd, empty, usages("crl_sign"))
-        self.assertEqual(extensionOf(certificate, "1.2.3"), b"\xff\xff")
-        self.assertEqual(extensionOf(certificate, "2.5.29.17"), b"")
-        self.assertIsNone(extensionOf(certificate, "1.2.4"))
-        self.assertIsNone(extensionOf(anyCertificate(), "1.2.3"))
+        self.assertEqual(extensionOf(certificate, oid("1.2.3")), b"\xff\xff")
+        self.assertEqual(extensionOf(certificate, oid("2.5.29.17")), b"")
+        self.assertIsNone(extensionOf(certificate, oid("1.2.4")))
+        self.assertIsNone(extensionOf(anyCertificate(), oid("1.2.3")))
         self.assertEqual(keyUsagesOf(certificate), {6})
 
     def test_uniqueIdentifiers(self) -> None:
@@ -64,7 +75,7 @@ class FieldsTests(SynchronousTestCase):
         whole = encode(0x30, content) + b"".join(other.encoded for other in others)
         changed = x509.load_der_x509_certificate(encode(0x30, whole))
         self.assertEqual(len(fieldsOf(changed)), 9)
-        self.assertEqual(extensionOf(changed, "1.2.3"), b"\x05")
+        self.assertEqual(extensionOf(changed, oid("1.2.3")), b"\x05")
 
     def test_twice(self) -> None:
         """What is there twice is not there, and nothing else is spoilt by it."""
@@ -73,8 +84,8 @@ class FieldsTests(SynchronousTestCase):
         five, six = (bytes([6, 3, 0x2A, 3, last]) for last in (5, 6))
         self.assertIn(six, encoded)
         changed = x509.load_der_x509_certificate(encoded.replace(six, five))
-        self.assertRaises(ValueError, extensionOf, changed, "1.2.3.5")
-        self.assertEqual(extensionOf(changed, "1.2.3.7"), b"\x05")
+        self.assertRaises(ValueError, extensionOf, changed, oid("1.2.3.5"))
+        self.assertEqual(extensionOf(changed, oid("1.2.3.7")), b"\x05")
 
 
 class KeyUsageTests(SynchronousTestCase):
@@ -117,6 +128,6 @@ class KeyUsageTests(SynchronousTestCase):
     @given(st.binary(max_size=30))
     def test_anyContent(self, content: bytes) -> None:
         """Whatever is in there, no other error comes of it."""
-        for oid, read in (("2.5.29.15", keyUsagesOf), ("2.5.29.37", keyPurposesOf)):
+        for kind, read in (("2.5.29.15", keyUsagesOf), ("2.5.29.37", keyPurposesOf)):
             with contextlib.suppress(ValueError):
-                read(anyCertificate(extension(oid, content)))
+                read(anyCertificate(extension(kind, content)))

@@ -19,8 +19,8 @@ _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _EXTENSIONS: Final = 0xA3
 
-_KEY_USAGE: Final = "2.5.29.15"
-_EXTENDED_KEY_USAGE: Final = "2.5.29.37"
+_KEY_USAGE: Final = bytes.fromhex("0603551d0f")
+_EXTENDED_KEY_USAGE: Final = bytes.fromhex("0603551d25")
 
 _OCTET: Final = 8
 
@@ -38,12 +38,12 @@ def fieldsOf(certificate: x509.Certificate) -> Sequence[Element]:
     return others if first.tag == _VERSION else [first, *others]
 
 
-def extensionOf(certificate: x509.Certificate, oid: str) -> bytes | None:
+def extensionOf(certificate: x509.Certificate, oid: bytes) -> bytes | None:
     """
     Find an extension.
 
     @param certificate: any certificate.
-    @param oid: its object identifier.
+    @param oid: its object identifier, as it is encoded.
     @return: what is in its OCTET STRING, C{None} if there is no such extension.
     @raise ValueError: if it is there twice, or it cannot be told where it is.
     """
@@ -53,10 +53,10 @@ def extensionOf(certificate: x509.Certificate, oid: str) -> bytes | None:
             continue
         for extension in elements(onlyElement(field.content, _SEQUENCE)):
             kind, *_critical, value = elements(extension.content)
-            if _oid(kind) != oid:
+            if kind.encoded != oid:
                 continue
             if found is not None or value.tag != _OCTET_STRING:
-                raise ValueError(f"expected the extension {oid} once, found something else")
+                raise ValueError(f"expected the extension {oid.hex()} once, found something else")
             found = value.content
     return found
 

@@ -28,7 +28,7 @@ URI: Final = 0x86
 IP: Final = 0x87
 """The tags of the kinds of names that anything here asks for."""
 
-_SUBJECT_ALT_NAME: Final = "2.5.29.17"
+_SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")
 _SEQUENCE: Final = 0x30
 _OBJECT_IDENTIFIER: Final = 0x06
 _VALUE: Final = 0xA0

@@ -29,9 +29,7 @@ from ktlsagent.protocols.asn1 import Element, elements, onlyElement
 from ktlsagent.protocols.verification import describeCertificate, describeSubject
 from ktlsagent.texts import cut, listed, printable
 
-_NAME_CONSTRAINTS: Final = "2.5.29.30"
-_ENCODED: Final = bytes.fromhex("0603551d1e")
-"""The same as it is encoded: without it there are none."""
+_NAME_CONSTRAINTS: Final = bytes.fromhex("0603551d1e")
 
 _EMAIL_ADDRESS: Final = bytes.fromhex("2a864886f70d010901")
 """C{emailAddress}, the attribute of a subject that is one (PKCS#9)."""
@@ -91,7 +89,7 @@ def whyNot(name: Element, chain: Sequence[x509.Certificate]) -> str | None:
 def _constrained(chain: Sequence[x509.Certificate]) -> Iterator[int]:
     """Find the CAs with constraints: their places in the chain."""
     for height, authority in enumerate(chain):
-        if height > 0 and _ENCODED in authority.tbs_certificate_bytes:
+        if height > 0 and _NAME_CONSTRAINTS in authority.tbs_certificate_bytes:
             yield height
 
 

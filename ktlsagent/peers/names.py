@@ -33,6 +33,9 @@ _PREFIXES: Final = {DNS: "DNS", IP: "IP"}
 _COMPARED: Final = re.compile(rb"[A-Za-z0-9_.*-]+")
 """What service-identity does not change before it compares it, but for its case."""
 
+_PLAIN: Final = re.compile(rb"(?:[A-Za-z0-9_-]+\.)*[A-Za-z][A-Za-z0-9_-]*")
+"""What it certainly can compare: the name of a host that is no number."""
+
 _HOST_NAME_LENGTH = 253
 """Octets of the longest host name (RFC 1035, section 2.3.4, in text)."""
 
@@ -122,7 +125,7 @@ def judgeName(reference: ReferenceName, chain: Sequence[x509.Certificate]) -> Pe
             return _judgeAuthorities(reference, chain)
         found = listed([name for name in everything if name.tag in _PREFIXES], _shown)
         found = found or ("neither DNS nor IP names" if everything else "no subjectAltName")
-        odd = [name for name in asked if _pattern(name) is None]
+        odd = [name for name in asked if not _PLAIN.fullmatch(name.content) and not _pattern(name)]
         if odd:
             found += f"; of these it cannot be {listed(odd, _shown)}"
     return PeerRejected(
@@ -169,9 +172,13 @@ def _pattern(name: Element) -> DNSPattern | IPAddressPattern | None:
 
 def _isAmong(reference: ReferenceName, names: Sequence[Element]) -> bool:
     """Say whether a name is among those of a certificate."""
-    if "." not in reference.text:
-        # Older versions cannot take a wildcard and a name of one label together.
-        names = [name for name in names if b"*" not in name.content]
+    if reference.address is None:
+        # Of thousands of names few can be it.  Older versions cannot take a wildcard and a
+        # name of one label together.
+        length, wild = len(reference.text), "." in reference.text
+        names = [
+            one for one in names if len(one.content) == length or (wild and b"*" in one.content)
+        ]
     patterns = [pattern for pattern in map(_pattern, names) if pattern is not None]
     address = reference.address
     try:

@@ -122,18 +122,26 @@ def _dns(text: str) -> Test:
             f"xn--, found {text!r}"
         )
     pattern = folded(text)
-    match = re.compile(expression(pattern, ".")).fullmatch
     labels = pattern.split(".")
+    match = re.compile(expression(pattern, ".")).fullmatch
+    mayMatch = re.compile(r"\.".join(map(_labelOrWildcard, labels)) + r"\.?").fullmatch
 
     def test(peer: Presented) -> bool | None:
         names = peer.names
         if any(map(match, names.dns)) or pattern in names.patterns:
             return True
-        if names.hasOddHost or any(_mayBeOne(name, labels) for name in names.patterns):
+        if names.hasOddHost or any(
+            _mayBeOne(name, labels) for name in filter(mayMatch, names.patterns)
+        ):
             return None
         return False
 
     return test
+
+
+def _labelOrWildcard(label: str) -> str:
+    """Write what a label of a certificate has to be that a rule's may stand for."""
+    return rf"(?:(?>[^.*]*\*[^.]*)|{expression(label, '.')})"
 
 
 def _mayBeOne(presented: str, labels: Sequence[str]) -> bool:

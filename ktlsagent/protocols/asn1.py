@@ -43,11 +43,11 @@ def elements(encoded: bytes) -> Sequence[Element]:
     @raise ValueError: if it is no DER, or has a tag number of more than 30.
     """
     found = []
-    start = 0
-    while start < len(encoded):
-        element = _first(encoded, start)
-        found.append(element)
-        start += len(element.encoded)
+    start, size = 0, len(encoded)
+    while start < size:
+        begin, end = _content(encoded, start)
+        found.append(Element(encoded[start], encoded[begin:end], encoded[start:end]))
+        start = end
     return found
 
 
@@ -113,16 +113,21 @@ def decodeText(encoded: bytes) -> str | None:
     return None if element.tag == _PRINTABLE_STRING and not _PRINTABLE.fullmatch(text) else text
 
 
-def _first(encoded: bytes, start: int) -> Element:
-    """Cut the element that begins at some place."""
-    tag, first = encoded[start], encoded[start + 1 : start + 2]
-    begin = start + 2 + (first[0] - _LONG_FORM if first > bytes([_LONG_FORM]) else 0)
-    length = encoded[start + 1 : begin]
-    octets = int.from_bytes(length[1:] or length, "big")
+def _content(encoded: bytes, start: int) -> tuple[int, int]:
+    """Find where the content of the element begins and ends that begins at some place."""
+    length = encoded[start + 1 : start + 2]
+    begin = start + 2
+    octets = length[0] if length else _LONG_FORM
+    if octets >= _LONG_FORM:
+        begin += octets - _LONG_FORM
+        length = encoded[start + 1 : begin]
+        octets = int.from_bytes(length[1:], "big")
+        if length != _length(octets):
+            raise ValueError("expected a length in DER, found something else")
     end = begin + octets
-    if tag & _LONG_TAG == _LONG_TAG or end > len(encoded) or length != _length(octets):
+    if encoded[start] & _LONG_TAG == _LONG_TAG or end > len(encoded):
         raise ValueError("expected ASN.1 in DER, found something else")
-    return Element(tag, encoded[begin:end], encoded[start:end])
+    return begin, end
 
 
 def _length(octets: int) -> bytes:

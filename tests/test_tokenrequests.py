@@ -17,6 +17,7 @@ from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
 from tests.support.fakekernel import SERVERHELLO, X509
+from tests.support.folder import block
 from tests.support.reactor import HeldThreadPool, TurnThreadPool
 
 _PEM = "-----BEGIN TSS2 PRIVATE KEY-----\nAAAA\n-----END TSS2 PRIVATE KEY-----\n"
@@ -232,9 +233,11 @@ class TokenRequestsTests(AgentTestCase):
         agent = self.begin()
         self.assertEqual(self.loads, 2)
         key = self.folder / "authenticate.server.key"
-        key.write_text("# another one\n" + _PEM)
-        reloaded = self.reload(agent)
-        self.assertTrue(reloaded)
+        key.write_text("# the same one\n" + _PEM)
+        self.assertTrue(self.reload(agent))
+        self.assertEqual(self.loads, 2)
+        key.write_bytes(block("TSS2 PRIVATE KEY", b"another one"))
+        self.assertTrue(self.reload(agent))
         self.assertEqual(self.loads, 3)
         upcall, client = self.serve()
         self.run_(client)

@@ -134,6 +134,7 @@ class Recipe:
     @ivar kernel: the kernel's version, as people say it.
     @ivar packages: what is installed.
     @ivar pythonSources: source distributions from PyPI that are compiled into it.
+    @ivar pythonWheels: wheels from PyPI, of Python alone, that are put into it.
     @ivar preloads: C sources that are compiled into /usr/local/lib/lab/NAME.so.
     @ivar programs: C sources that are compiled, with OpenSSL, into
         /usr/local/lib/lab/NAME.
@@ -150,6 +151,7 @@ class Recipe:
     kernel: str
     packages: tuple[str, ...]
     pythonSources: tuple[str, ...] = ()
+    pythonWheels: tuple[str, ...] = ()
     preloads: tuple[Path, ...] = ()
     programs: tuple[Path, ...] = ()
     headers: tuple[Path, ...] = ()
@@ -168,7 +170,8 @@ class Recipe:
     def digest(self) -> str:
         """A short hash of everything that decides what is built."""
         sources = (path.read_text() for path in self.sources)
-        parts = [self.name, *self.packages, *self.pythonSources, *sources]
+        parts = [self.name, *self.packages, *self.pythonSources, *self.pythonWheels]
+        parts += sources
         parts += [command.replace(str(_GUEST), "") for command in self.finish]
         parts += [word for pair in self.borrowed for word in pair]
         if self.machine:
@@ -181,14 +184,15 @@ FORKY: Final = Recipe(
     "forky",
     "7.2",
     (*_FORKY_PACKAGES, *_UNIT_PACKAGES),
-    pythonSources=(_TURKEYUTILS, _TLSLITE),
+    pythonSources=(_TURKEYUTILS,),
+    pythonWheels=(_TLSLITE,),
     bootOptions=("seccomp=on",),
 )
 TRIXIE: Final = Recipe(
     "trixie",
     "6.12",
     (*_PACKAGES, "python3-keyutils", "gcc", "libc6-dev", *_BUILDING, *_UNIT_PACKAGES),
-    pythonSources=(_TLSLITE,),
+    pythonWheels=(_TLSLITE,),
     preloads=(_ASYMMETRIC,),
 )
 OLDER_MACHINE: Final = Recipe(
@@ -381,12 +385,13 @@ def _follow(command: list[str], progress: Progress) -> None:
         )
 
 
-def _download(requirement: str, directory: Path, progress: Progress) -> Path:
+def _download(requirement: str, directory: Path, form: str, progress: Progress) -> Path:
     """
-    Fetch a source distribution from the package index that pip is set to.
+    Fetch a distribution from the package index that pip is set to.
 
     @param requirement: name and version.
     @param directory: where to put it.
+    @param form: C{--no-binary} for a source distribution, C{--only-binary} for a wheel.
     @param progress: told about it.
     @return: the file.
     @raise LabError: if pip is missing or fails.
@@ -401,11 +406,10 @@ def _download(requirement: str, directory: Path, progress: Progress) -> Path:
             break
     else:
         raise LabError("pip is missing: apt-get install python3-pip")
-    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
+    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", form, name]
     command += ["--dest", str(directory), requirement]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    # The name of the file has underscores for dashes, since some version of setuptools.
-    found = list(directory.glob(f"{name.replace('-', '?')}-*.tar.gz"))
+    found = list(directory.glob(f"{name.replace('-', '_')}-*"))
     if ran.returncode or not found:
         raise LabError(f"pip could not download {requirement}:\n{ran.stdout}{ran.stderr}")
     return found[0]
@@ -502,8 +506,10 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
     work.mkdir(parents=True)
     hooks = []
     try:
-        for requirement in recipe.pythonSources:
-            source = _download(requirement, work, progress)
+        wanted = [(requirement, "--no-binary") for requirement in recipe.pythonSources]
+        wanted += [(requirement, "--only-binary") for requirement in recipe.pythonWheels]
+        for requirement, form in wanted:
+            source = _download(requirement, work, form, progress)
             install = "python3 -m pip install --no-deps --no-index --no-build-isolation"
             install += " --break-system-packages --root-user-action=ignore"
             hooks += _inside(source, f"{install} /root/{source.name}")

@@ -66,11 +66,15 @@ class RandomReactor(TurnReactor):
                     self.escaped.append(Failure())
                 self._passTime(latest)
         events = self._poll()
+        self._serveAll(events, latest)
+        return bool(due or events)
+
+    def _serveAll(self, events: list[tuple[int, int]], latest: float) -> None:
+        # Not in turn: that frame is kept by exceptions that some versions of Twisted hold.
         for descriptor, event in self._choices.shuffled(events):
             for selectable in self._waiting(descriptor):
                 self._serve(selectable, event)
                 self._passTime(latest)
-        return bool(due or events)
 
     def _passTime(self, latest: float) -> None:
         if self._choices.fails("slow turn"):

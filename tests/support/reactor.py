@@ -55,6 +55,8 @@ class TurnThreadPool(ThreadPool):
             result, success = Failure(), False
         if onResult is not None:
             onResult(success, result)
+        # A failure's traceback has this frame, which would keep it and all that called it.
+        del result
 
 
 class EagerThreadPool(TurnThreadPool):

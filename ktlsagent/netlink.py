@@ -331,24 +331,28 @@ class HandshakeNetlink:
             command.send(request)
         except OSError as error:
             raise NetlinkError(operation, error.errno or errno.EIO) from error
-        for _ in range(_MOST_AT_ONCE):
-            try:
-                messages = splitMessages(self._receive(command) or b"")
-            except BlockingIOError:
-                break
-            except OSError as error:
-                found = NetlinkError(operation, error.errno or errno.EIO)
-                continue
-            except NetlinkError as error:
-                found = error
-                continue
-            for message in messages:
-                if (message.sequence, message.port) != asked:
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                try:
+                    messages = splitMessages(self._receive(command) or b"")
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    found = NetlinkError(operation, error.errno or errno.EIO)
                     continue
-                answers.append(message)
-                if not dump or message.type in (NLMSG_ERROR, NLMSG_DONE):
-                    return answers
-        raise found or NetlinkError(operation, errno.EPROTO, "the kernel did not answer")
+                except NetlinkError as error:
+                    found = error
+                    continue
+                for message in messages:
+                    if (message.sequence, message.port) != asked:
+                        continue
+                    answers.append(message)
+                    if not dump or message.type in (NLMSG_ERROR, NLMSG_DONE):
+                        return answers
+            raise found or NetlinkError(operation, errno.EPROTO, "the kernel did not answer")
+        finally:
+            # As in C{done}.
+            del found
 
     def _nextSequence(self) -> int:
         return next(self._sequence) % _SEQUENCES

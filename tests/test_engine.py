@@ -1146,6 +1146,15 @@ class ProtocolTests(EngineTestCase):
 class RefusalTests(EngineTestCase):
     """A server that will serve nobody says so."""
 
+    def test_givenUpTwice(self) -> None:
+        """What is over has its reason, and says nothing more."""
+        refusal = NotYet("no-certificate", "there is none yet")
+        server = TLSEngine(TLSParameters(Role.SERVER, makeContext(), None, accept, refusal))
+        server.receiveRecord(bytes((22, 3, 1, 0, 1, 1)))
+        other = PeerMisbehaved("not-tls", "something else")
+        self.assertEqual((server.giveUp(other), server.alertSent), (b"", None))
+        self.assertIs(self.failure(server), refusal)
+
     def test_notYet(self) -> None:
         """Whom we cannot serve yet is told nothing, so that it tries again."""
         refusal = NotYet("no-certificate", "there is none yet")

@@ -194,6 +194,16 @@ class OtherFormsTests(SynchronousTestCase):
         broken[-1] ^= 1
         self.assertFalse(self.trusted(bytes(broken), authority))
 
+    def test_unusedBits(self) -> None:
+        """A signature that claims to end within an octet has forms that nobody can list."""
+        certificate, signer = issued(ec.generate_private_key(ec.SECP256R1()))
+        encoded = certificate.public_bytes(Encoding.DER)
+        start = len(encoded) - len(certificate.signature) - 1
+        for unused in (1, 7):
+            odd = bytearray(encoded)
+            odd[start], odd[-1] = unused, 0
+            self.assertIsNone(otherForms(loaded(bytes(odd)), signer))
+
     def test_lowAndHigh(self) -> None:
         """The other signature is right however long its numbers are."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -43,6 +43,10 @@ class EnduranceTests(AgentTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.addCleanup(gc.enable)
+        # What others have made is not looked through again and again.
+        gc.collect()
+        gc.freeze()
+        self.addCleanup(gc.unfreeze)
         # trial keeps what is logged until it has told another process.
         for observer in list(globalLogPublisher._observers):
             if observer != self.events.append:

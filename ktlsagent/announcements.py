@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -52,6 +53,23 @@ class ReadyTimes:
             if announced + patience > now:
                 return announced
         return None
+
+    def keep(self, number: int) -> None:
+        """
+        Forget the oldest: no more are pending than that.
+
+        @param number: how many.
+        """
+        while len(self._times) > number:
+            self._times.popleft()
+
+    def pending(self) -> Sequence[float]:
+        """
+        Say when those were announced that nobody has taken.
+
+        @return: the times, the oldest first; they are not to be changed.
+        """
+        return self._times
 
     def clear(self) -> None:
         """Nothing is pending: whatever was announced has been taken or given up."""

@@ -112,6 +112,16 @@ class ReadyTimesTests(SynchronousTestCase):
         self.times.clear()
         self.assertIsNone(self.take(2.0))
 
+    def test_keep(self) -> None:
+        """Of more than are pending the oldest were taken by others."""
+        for announced in (1.0, 2.0, 3.0):
+            self.times.read(1, announced)
+        self.times.keep(2)
+        self.times.keep(7)
+        self.assertEqual(list(self.times.pending()), [2.0, 3.0])
+        self.times.keep(0)
+        self.assertEqual(list(self.times.pending()), [])
+
     def test_bounded(self) -> None:
         """No more are remembered than the kernel keeps, the newest."""
         self.times.read(1, 0.0)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import ExitStack
+from functools import partial
+from unittest import mock
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.processes.dispatcher import Dispatcher
 from ktlsagent.processes.slot import Slot, SlotAnnouncements
+from tests.support.properties import patient
 
 
-class DispatcherTests(SynchronousTestCase):
+class DispatcherTestCase(SynchronousTestCase):
     """
-    Tests for L{Dispatcher}.
+    Has workers.
 
     @ivar slots: the parent's ends.
     @ivar workers: the workers' ends.
@@ -25,20 +31,22 @@ class DispatcherTests(SynchronousTestCase):
         self.dispatcher = Dispatcher(self.clock, 100)
         self.slots: list[Slot] = []
         self.workers: list[SlotAnnouncements] = []
+        self.ends = ExitStack()
 
     def tearDown(self) -> None:
         self.dispatcher.stop()
+        self.ends.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def said(self, word: str, value: bytes) -> None:
+    def said(self, slot: Slot, word: str, _value: bytes) -> None:
         """
         Hear what a worker says, as the parent does.
 
+        @param slot: whose word it is.
         @param word: what about.
-        @param value: the rest.
         """
         if word == "back":
-            self.dispatcher.announce(int(value))
+            self.dispatcher.back(slot)
         else:
             self.dispatcher.room()
 
@@ -49,13 +57,22 @@ class DispatcherTests(SynchronousTestCase):
         @param number: how many.
         """
         for _worker in range(number):
-            near = Slot.make()
-            self.addCleanup(near.close)
-            far = Slot(os.dup(near.memory), os.dup(near.bell))
-            self.addCleanup(far.close)
-            self.slots.append(near)
-            self.workers.append(SlotAnnouncements(far, self.said))
-            self.dispatcher.add(near)
+            self.dispatcher.add(self.expect())
+
+    def expect(self) -> Slot:
+        """
+        Start a worker.
+
+        @return: the parent's end of its slot.
+        """
+        near = Slot.make()
+        self.ends.callback(near.close)
+        far = Slot(os.dup(near.memory), os.dup(near.bell))
+        self.ends.callback(far.close)
+        self.slots.append(near)
+        self.workers.append(SlotAnnouncements(self.clock, far, partial(self.said, near)))
+        self.dispatcher.expect(near)
+        return near
 
     def given(self) -> list[int]:
         """
@@ -98,6 +115,10 @@ class DispatcherTests(SynchronousTestCase):
         @param crowded: whether it can begin nothing.
         """
         self.workers[number].load(inFlight, 0.0, busy=busy, crowded=crowded)
+
+
+class DispatcherTests(DispatcherTestCase):
+    """Who gets tokens."""
 
     def test_oneWakesOne(self) -> None:
         """One READY wakes one worker, of however many."""
@@ -271,3 +292,200 @@ class DispatcherTests(SynchronousTestCase):
         self.take(0, 1)
         self.clock.advance(0.05)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TimeTests(DispatcherTestCase):
+    """When requests were announced, as workers learn it."""
+
+    def announce(self, now: float, number: int | None = 1) -> None:
+        """
+        Announce requests.
+
+        @param now: the time.
+        @param number: how many.
+        """
+        self.clock.rightNow = now
+        self.dispatcher.announce(number)
+
+    def times(self, worker: int, patience: float = 5.0) -> list[float | None]:
+        """
+        Have a worker take a request for each of its tokens.
+
+        @param worker: its number.
+        @param patience: for how long the kernel waits for each.
+        @return: when it thinks that they were announced.
+        """
+        announcements = self.workers[worker]
+        found = [announcements.announced(patience) for _token in range(announcements.due() or 0)]
+        announcements.settled(0)
+        return found
+
+    def test_asInOneProcess(self) -> None:
+        """A worker that takes all knows all, however late it is."""
+        self.add(1)
+        for now in (1.0, 2.0, 2.5):
+            self.announce(now)
+        self.assertEqual(self.times(0), [1.0, 2.0, 2.5])
+        self.announce(3.0, 2)
+        self.assertEqual(self.times(0), [3.0, 3.0])
+
+    def test_othersMayBeFirst(self) -> None:
+        """Who asks first gets the oldest request, whoever has got the token for it."""
+        self.add(2)
+        self.announce(1.0)
+        self.announce(1.01)
+        self.announce(1.02)
+        self.assertEqual(self.given(), [2, 1])
+        self.assertEqual((self.times(1), self.times(0)), ([1.0], [1.0, 1.01]))
+
+    def test_taken(self) -> None:
+        """What was taken makes what comes next no older, also while others have tokens."""
+        self.add(2)
+        self.announce(1.001)
+        self.announce(1.002)
+        self.take(0)
+        self.announce(1.003)
+        self.take(1)
+        self.announce(1.004)
+        self.assertEqual((self.times(0), self.times(1)), ([1.002], [1.003]))
+
+    def test_hangs(self) -> None:
+        """What one does not take keeps its time with another, and makes nothing else older."""
+        self.add(2)
+        self.busy(1, 3)
+        self.announce(1.0, 2)
+        self.clock.pump([0.05] * 2)
+        self.assertEqual(self.times(1), [1.0, 1.0])
+        self.clock.pump([0.05] * 2)
+        self.announce(3.0)
+        self.assertEqual(self.times(1), [3.0])
+        # The first one wakes up, and finds nothing; what comes then is as old as it is.
+        self.assertEqual(self.times(0), [1.0, 1.0])
+        self.announce(4.0)
+        self.assertEqual(self.times(0), [4.0])
+
+    def test_dies(self) -> None:
+        """What a dead worker had not taken keeps its time."""
+        self.add(2)
+        self.busy(1, 3)
+        self.announce(1.0)
+        self.clock.rightNow = 1.01
+        self.dispatcher.remove(self.slots[0])
+        self.assertEqual(self.times(1), [1.0])
+
+    def test_givenBack(self) -> None:
+        """What was given back keeps its time, also if more comes before the parent hears of it."""
+        self.add(2)
+        self.busy(1, 3)
+        heard: list[str] = []
+        self.patch(self.workers[0], "_say", lambda word, _value: heard.append(word))
+        self.announce(1.0, 2)
+        self.workers[0].due()
+        self.workers[0].settled(2)
+        self.announce(2.0)
+        self.assertEqual(self.given(), [0, 1])
+        self.assertEqual(heard, ["back"])
+        self.dispatcher.back(self.slots[0])
+        self.assertEqual(self.times(1), [1.0, 1.0, 2.0])
+
+    def test_deadWithWhatItGaveBack(self) -> None:
+        """What was given back is not lost if the worker dies before the parent hears of it."""
+        self.add(2)
+        self.busy(1, 3)
+        self.patch(self.workers[0], "_say", lambda _word, _value: None)
+        self.announce(1.0, 2)
+        self.workers[0].due()
+        self.workers[0].settled(2)
+        self.dispatcher.remove(self.slots[0])
+        self.assertEqual(self.times(1), [1.0, 1.0])
+
+    def test_waits(self) -> None:
+        """What nobody had room for keeps its time until somebody has."""
+        self.add(1)
+        self.announce(1.0)
+        self.workers[0].due()
+        self.workers[0].settled(1)
+        self.announce(2.0)
+        self.clock.rightNow = 4.0
+        self.workers[0].room()
+        self.assertEqual(self.times(0), [1.0, 2.0])
+
+    def test_lost(self) -> None:
+        """
+        If nobody knows how many wait, the times of those that are known still are, and
+        what comes later is not thought to be older than it is.
+        """
+        self.add(2)
+        self.announce(1.0, 2)
+        self.announce(1.001, None)
+        self.assertEqual(self.times(0), [1.0, 1.0] + [1.001] * 24)
+        self.assertEqual(self.times(1), [1.0, 1.0] + [1.001] * 24)
+        self.announce(3.0)
+        self.assertEqual(self.times(0), [3.0])
+
+    def test_starts(self) -> None:
+        """A worker that starts knows what waits for it, and no more when others have taken it."""
+        self.announce(1.0)
+        slot = self.expect()
+        self.announce(2.0)
+        self.workers[0].begin()
+        self.assertEqual(
+            [self.workers[0].announced(5.0) for _request in range(3)], [1.0, 2.0, None]
+        )
+        self.dispatcher.add(slot)
+        second = self.expect()
+        self.assertEqual(list(second.foretold), [])
+        self.dispatcher.remove(second)
+
+    def test_allHangForLong(self) -> None:
+        """Of more announcements than the kernel holds requests the newest count."""
+        self.add(1)
+        for number in range(60):
+            self.announce(1.0 + number / 100)
+        self.assertEqual(self.times(0)[:50], [1.0 + number / 100 for number in range(10, 60)])
+
+    @patient
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(("announce", "take", "back", "silent", "look", "die")),
+                st.integers(0, 2),
+                st.floats(0, 0.05),
+            ),
+            max_size=40,
+        )
+    )
+    def test_neverTooLate(self, events: list[tuple[str, int, float]]) -> None:
+        """
+        Whatever workers do within the time that the kernel waits, each knows of each request
+        that it takes when it was announced, or a time before.
+        """
+        self.tearDown()
+        self.setUp()
+        self.dispatcher = Dispatcher(self.clock, 2)
+        self.add(3)
+        pending: list[float] = []
+        for what, number, seconds in events:
+            self.clock.rightNow += seconds
+            worker, slot = self.workers[number], self.slots[number]
+            if what == "announce":
+                pending.append(self.clock.rightNow)
+                self.dispatcher.announce(1)
+            elif what == "take":
+                for _token in range(min(worker.due(), len(pending))):
+                    thought = worker.announced(5.0)
+                    assert thought is not None
+                    self.assertLessEqual(thought, pending.pop(0))
+                worker.settled(0)
+                worker.room()
+            elif what == "back":
+                worker.settled(worker.due())
+            elif what == "silent":
+                with mock.patch.object(worker, "_say"):
+                    worker.settled(worker.due())
+            elif what == "look":
+                self.clock.pump([0.03, 0.03])
+            else:
+                self.dispatcher.remove(slot)
+                self.add(1)
+                self.slots[number], self.workers[number] = self.slots.pop(), self.workers.pop()

@@ -169,7 +169,7 @@ LAYERS: dict[str, str] = {
     "processes.channel": "config",
     "processes.standardlog": "texts",
     "processes.workerlog": "processes.standardlog texts",
-    "processes.slot": "interfaces",
+    "processes.slot": "announcements interfaces",
     "processes.dispatcher": "announcements processes.slot",
     "processes.workerchannel": "processes.channel processes.dispatcher processes.slot",
     "processes.worker": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import StringTransport
 from twisted.logger import eventAsText
 from twisted.python.failure import Failure
@@ -36,8 +38,15 @@ class StoppingReactor:
     @ivar stopped: how often it was stopped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        """
+        @param clock: gives the time.
+        """
         self.stopped = 0
+        self._clock = clock
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
 
     def stop(self) -> None:
         self.stopped += 1
@@ -51,7 +60,7 @@ class WorkerTests(AgentTestCase):
         self.addCleanup(self.slot.close)
         super().setUp()
         self.logs: list[tuple[int, bool]] = []
-        self.ending = StoppingReactor()
+        self.ending = StoppingReactor(self.reactor)
         self.worker = Worker(
             self.ending,
             self.make,
@@ -87,7 +96,7 @@ class WorkerTests(AgentTestCase):
         @param number: how many.
         """
         for _token in range(number):
-            self.slot.give()
+            self.slot.give(self.reactor.seconds())
         self.slot.ring()
 
     def said(self) -> list[bytes]:
@@ -142,11 +151,33 @@ class WorkerTests(AgentTestCase):
         self.run_(client)
         self.assertEqual(upcall.status, 0)
 
+    def test_fromReady(self) -> None:
+        """The kernel's time for a request runs from its announcement, also in a worker."""
+        self.load(self.configuration())
+        upcall, _far = self.ask(SERVERHELLO)
+        self.reactor.advance(2)
+        self.slot.give(self.reactor.seconds() - 2)
+        self.slot.ring()
+        self.reactor.settle()
+        for passes, status in ((2.3, None), (0.3, errno.ETIMEDOUT)):
+            self.reactor.turn(passes)
+            self.assertEqual(upcall.status, status)
+
+    def test_fromReadyAtTheStart(self) -> None:
+        """A new worker knows for how long what it finds has waited."""
+        upcall, _far = self.ask(SERVERHELLO)
+        self.reactor.advance(2)
+        self.slot.foretell([self.reactor.seconds() - 2])
+        self.load(self.configuration())
+        for passes, status in ((2.3, None), (0.3, errno.ETIMEDOUT)):
+            self.reactor.turn(passes)
+            self.assertEqual(upcall.status, status)
+
     def test_looksBetweenSteps(self) -> None:
         """A token is seen between two steps, without a turn of the reactor."""
         self.load(self.configuration(certificates.server()))
         self.serve()
-        self.slot.give()
+        self.slot.give(self.reactor.seconds())
         self.agents[0]._look()
         self.assertEqual(self.slot.outstanding, 0)
         self.assertEqual(self.kernel.pending, deque())
@@ -175,7 +206,7 @@ class WorkerTests(AgentTestCase):
         self.patch(HandshakeNetlink, "_spareDescriptor", self.refuse)
         self.give(2)
         self.reactor.turn()
-        self.assertEqual(self.said(), [b"back 2"])
+        self.assertEqual((self.said(), self.slot.reclaim()), ([b"back "], 2))
         self.assertEqual((self.slot.state()[-1], self.slot.outstanding), (True, 0))
         self.reactor.turn(0.1)
         self.assertEqual(self.said(), [])
@@ -202,7 +233,8 @@ class WorkerTests(AgentTestCase):
         """One that cannot take what waits already has all others look for it."""
         self.patch(HandshakeNetlink, "_spareDescriptor", self.refuse)
         self.load(self.configuration())
-        self.assertEqual(self.said(), [b"back 50", b"up "])
+        self.assertEqual(self.said(), [b"back ", b"up "])
+        self.assertEqual(self.slot.reclaim(), 50)
         self.worker.dataReceived(b"stop\n")
         self.agents.clear()
 
@@ -210,10 +242,10 @@ class WorkerTests(AgentTestCase):
         """When it stops it gives back what it has not taken, and takes nothing any more."""
         self.load(self.configuration())
         self.said()
-        self.slot.give()
+        self.slot.give(self.reactor.seconds())
         self.serve()
         self.worker.dataReceived(b"stop\n")
-        self.assertEqual(self.said(), [b"back 1"])
+        self.assertEqual((self.said(), self.slot.reclaim()), ([b"back "], 1))
         self.assertTrue(self.slot.state()[-1])
         self.assertEqual(len(self.kernel.pending), 1)
         self.stopped()
@@ -225,7 +257,7 @@ class WorkerTests(AgentTestCase):
         self.kernel.privileged = False
         self.give(2)
         self.reactor.settle()
-        self.assertEqual(self.said(), [b"back 2"])
+        self.assertEqual((self.said(), self.slot.reclaim()), ([b"back "], 2))
         self.lost()
         self.assertEqual((self.ending.stopped, self.worker.status), (1, 1))
         self.stopped()

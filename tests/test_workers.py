@@ -152,6 +152,22 @@ class ReadyTests(WorkersTestCase):
         self.template.workers[1].up()
         self.assertEqual(self.tokens(), [0, 2])
 
+    def test_times(self) -> None:
+        """Who gets a request knows when its READY was read, also if that was before it started."""
+        self.begin()
+        self.reactor.advance(1)
+        self.announce(1)
+        self.reactor.advance(1)
+        for worker in self.template.workers:
+            worker.announcements.begin()
+            self.assertEqual(worker.announcements.announced(5.0), 1.0)
+            worker.announcements.settled(0)
+        self.allUp()
+        self.template.workers[0].take()
+        self.announce(1)
+        first = self.template.workers[0].announcements
+        self.assertEqual((first.due(), first.announced(5.0)), (1, 2.0))
+
     def test_lost(self) -> None:
         """After ENOBUFS all look for what waits."""
         self.begin()

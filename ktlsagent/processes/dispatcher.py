@@ -8,6 +8,11 @@ take the processors, and their caches, from each other.
 A worker that does not take its tokens soon, be it stopped, hung or in a long step, goes
 last from then on, and others get the same tokens.  What a worker that dies or has no
 descriptors had not taken others get as well; if nobody can take it, it waits.
+
+The kernel hands requests over in the order in which it has announced them, whoever asks,
+and counts their time from there.  So it is not the tokens that have times: who gets one
+learns when the oldest request was announced that it may find with it, if no other worker
+asks before.  As in one process, that is never too late, but may be too early.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from collections.abc import Iterable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ktlsagent.announcements import MOST_PENDING
+from ktlsagent.announcements import MOST_PENDING, ReadyTimes
 from ktlsagent.processes.slot import MODULUS, Slot
 
 _SOON_SECONDS = 0.02
@@ -62,6 +67,13 @@ class _Seat:
         load = inFlight + (self.slot.given - taken) % MODULUS
         return hangs << 42 | crowded << 41 | busy << 40 | load
 
+    def held(self) -> int:
+        """Say how many tokens nobody else has, and will take or give back."""
+        outstanding = self.slot.outstanding
+        if self.late and self.slot.taken == self.mark:
+            outstanding = max(0, outstanding - self.passed)
+        return outstanding + self.slot.returning
+
     def look(self) -> int:
         """Look again, and say how many tokens should go to others."""
         slot = self.slot
@@ -84,9 +96,20 @@ class Dispatcher:
         self._clock = clock
         self._processors = processors
         self._seats: dict[Slot, _Seat] = {}
+        self._expected: set[Slot] = set()
+        self._times = ReadyTimes()
         self._waiting = 0
         self._looking: IDelayedCall | None = None
         self._looked = 0.0
+
+    def expect(self, slot: Slot) -> None:
+        """
+        A worker starts.
+
+        @param slot: its slot.
+        """
+        self._expected.add(slot)
+        self._foretell()
 
     def add(self, slot: Slot) -> None:
         """
@@ -94,6 +117,7 @@ class Dispatcher:
 
         @param slot: its slot.
         """
+        self._expected.discard(slot)
         self._seats[slot] = _Seat(slot)
         self.room()
 
@@ -103,41 +127,76 @@ class Dispatcher:
 
         @param slot: its slot, whether it was added or not; still open.
         """
+        self._expected.discard(slot)
         if self._seats.pop(slot, None) is not None:
-            self.announce(slot.outstanding)
+            self._giveKnown(slot.outstanding + slot.reclaim())
+
+    def back(self, slot: Slot) -> None:
+        """
+        A worker has given tokens back.
+
+        @param slot: its slot.
+        """
+        self._giveKnown(slot.reclaim())
 
     def announce(self, number: int | None) -> None:
         """
-        Requests wait.
+        Requests wait that have just been announced.
 
         @param number: how many; C{None} if nobody knows.
         """
-        self._give(MOST_PENDING if number is None else number)
+        if number is None:
+            self._keep(0)
+            self._give(MOST_PENDING)
+        else:
+            self._times.read(number, self._clock.seconds())
+            self._giveKnown(number)
 
     def room(self) -> None:
         """A worker may be able to take what waits."""
         waiting, self._waiting = self._waiting, 0
-        self._give(waiting)
+        self._giveKnown(waiting)
 
     def stop(self) -> None:
         """Give nothing any more."""
         self._seats.clear()
+        self._expected.clear()
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+
+    def _giveKnown(self, number: int) -> None:
+        """Give tokens for requests whose times are known."""
+        self._keep(number)
+        self._give(number)
 
     def _give(self, number: int) -> None:
         """Give tokens, and keep those that nobody can take."""
         left = self._share(number, self._seats.values())
         self._waiting = min(self._waiting + left, MOST_PENDING)
+        self._foretell()
+
+    def _keep(self, number: int) -> None:
+        """Forget the times of what was taken, given that so many tokens are nobody's just now."""
+        held = sum(seat.held() for seat in self._seats.values())
+        self._times.keep(held + self._waiting + number)
+
+    def _foretell(self) -> None:
+        """Tell workers that start what they find, unless there are others to take it."""
+        for slot in self._expected:
+            slot.foretell(self._times.pending() if self._waiting else ())
 
     def _share(self, number: int, seats: Iterable[_Seat]) -> int:
         """Give tokens, each to who has the least to do then, and say how many are left."""
+        now = self._clock.seconds()
+        times = self._times.pending()
         woken = set()
         # Who asks as often as the kernel holds requests gets all there are.
         left = min(number, MOST_PENDING)
         while left and (seat := self._choose(seats)) is not None:
-            seat.slot.give()
+            before = seat.slot.outstanding
+            # Whatever it may find beyond what we know is announced later than now.
+            seat.slot.give(times[before] if before < len(times) else now)
             woken.add(seat.slot)
             left -= 1
         for slot in woken:
@@ -177,6 +236,7 @@ class Dispatcher:
     def _look(self) -> None:
         """Give what somebody does not take to others, too."""
         self._looked = self._clock.seconds()
+        self._keep(0)
         overdue = [(seat, number) for seat in self._seats.values() if (number := seat.look())]
         if overdue:
             prompt = [seat for seat in self._seats.values() if not seat.late]

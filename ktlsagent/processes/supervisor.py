@@ -151,7 +151,7 @@ class Supervisor:
                 self._forget(channel)
             else:
                 channel.say("stop")
-                self._await(channel, self._patience(), self._hangs)
+                channel.limit(self._patience(), self._hangs)
         self._stopped = Deferred() if self._channels else succeed(None)
         return self._stopped
 
@@ -170,7 +170,7 @@ class Supervisor:
         if not self._running or channel.leaving:
             return
         channel.up = True
-        self._await(channel)
+        channel.limit()
         if self._alone is not None:
             self._alone.cancel()
             self._alone = None
@@ -236,7 +236,7 @@ class Supervisor:
         if channel.ending is not None or not self._running:
             self._over(channel)
         else:
-            self._await(channel, _LAST_SECONDS, self._over)
+            channel.limit(_LAST_SECONDS, self._over)
 
     def _patience(self) -> float:
         """Say for how long workers that are told to stop now are waited for."""
@@ -248,7 +248,7 @@ class Supervisor:
         number = next(self._numbers)
         try:
             slot = Slot.make()
-            channel = WorkerChannel(self, place, slot, self._reactor.seconds())
+            channel = WorkerChannel(self, place, slot, self._reactor)
             try:
                 self._template.spawn(number, channel, (slot.memory, slot.bell))
             except OSError:
@@ -258,7 +258,8 @@ class Supervisor:
             self._cannotStart(place, error)
             return
         self._channels[number] = channel
-        self._await(channel, _START_SECONDS, self._hangs)
+        self.dispatcher.expect(slot)
+        channel.limit(_START_SECONDS, self._hangs)
         self._load(channel)
 
     def _load(self, channel: WorkerChannel) -> None:
@@ -270,7 +271,7 @@ class Supervisor:
             channel.leaving = True
             self.dispatcher.remove(channel.slot)
             channel.say("stop")
-            self._await(channel, self._patience(), self._hangs)
+            channel.limit(self._patience(), self._hangs)
 
     def _ended(self, number: int, status: int) -> None:
         """The template says how a worker has ended."""
@@ -280,7 +281,7 @@ class Supervisor:
             if channel.gone:
                 self._over(channel)
             else:
-                self._await(channel, _LAST_SECONDS, WorkerChannel.abort)
+                channel.limit(_LAST_SECONDS, WorkerChannel.abort)
 
     def _failed(self, number: int, error: OSError) -> None:
         """The template says that there is no worker of that number, whose channel is closed."""
@@ -310,8 +311,9 @@ class Supervisor:
 
     def _forget(self, channel: WorkerChannel) -> None:
         """Keep nothing of a worker."""
-        self._await(channel)
+        channel.limit()
         self._channels = {n: other for n, other in self._channels.items() if other is not channel}
+        self.dispatcher.remove(channel.slot)
         channel.slot.close()
         if self._stopped is not None and not self._channels:
             self._stopped.callback(None)
@@ -350,20 +352,7 @@ class Supervisor:
             # Nobody has begun to be a worker: it is the template that hangs.
             self._template.stop()
             self._templateLost()
-        self._await(channel, _LAST_SECONDS, WorkerChannel.abort)
-
-    def _await(
-        self,
-        channel: WorkerChannel,
-        seconds: float = 0,
-        late: Callable[[WorkerChannel], None] | None = None,
-    ) -> None:
-        """Set an end to the wait for a worker's next word, in place of the one before."""
-        if channel.limit is not None and channel.limit.active():
-            channel.limit.cancel()
-        channel.limit = None
-        if late is not None:
-            channel.limit = self._reactor.callLater(seconds, late, channel)
+        channel.limit(_LAST_SECONDS, WorkerChannel.abort)
 
     def _later(self, delay: float, do: Callable[[], None]) -> None:
         """Do something later, unless everything is to end by then."""

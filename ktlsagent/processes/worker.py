@@ -137,7 +137,7 @@ class Worker(Channel):
         self.status = 0
         self._reactor = reactor
         self._makeAgent = makeAgent
-        self._announcements = SlotAnnouncements(slot, self.say)
+        self._announcements = SlotAnnouncements(reactor, slot, self.say)
         self._agent: AgentService | None = None
         self._config = AgentConfig()
         self._stopping = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 
 from ktlsagent.processes.channel import Channel
@@ -55,24 +56,26 @@ class WorkerChannel(Channel):
     @ivar gone: whether it has closed its end, and so has ended.
     @ivar ending: how it has ended, in words, once that is known.
     @ivar well: whether it has ended as it should.
-    @ivar limit: ends the wait for what comes next.
     """
 
-    def __init__(self, supervisor: ISupervisor, place: int, slot: Slot, since: float) -> None:
+    def __init__(
+        self, supervisor: ISupervisor, place: int, slot: Slot, clock: IReactorTime
+    ) -> None:
         """
         @param supervisor: is told of everything.
         @param place: which of the workers it is.
         @param slot: what it shares with the parent.
-        @param since: the time.
+        @param clock: the reactor.
         """
         self.place = place
         self.slot = slot
-        self.since = since
+        self.since = clock.seconds()
         self.pid: int | None = None
         self.up = self.leaving = self.renewing = self.gone = self.well = False
         self.ending: str | None = None
-        self.limit: IDelayedCall | None = None
         self._supervisor = supervisor
+        self._clock = clock
+        self._limit: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Tell it which one it is, and whether we log for it."""
@@ -93,7 +96,7 @@ class WorkerChannel(Channel):
         elif word == "failed":
             self._supervisor.workerFailed(self)
         elif word == "back":
-            self._supervisor.dispatcher.announce(int(value))
+            self._supervisor.dispatcher.back(self.slot)
         elif word == "room":
             self._supervisor.dispatcher.room()
         elif word == "loaded":
@@ -122,6 +125,21 @@ class WorkerChannel(Channel):
             if code >= 0
             else f"was killed by {signal.Signals(-code).name}"
         )
+
+    def limit(
+        self, seconds: float = 0, late: Callable[[WorkerChannel], None] | None = None
+    ) -> None:
+        """
+        Set an end to the wait for what comes next, in place of the one before.
+
+        @param seconds: how long it may take.
+        @param late: called if it takes longer; C{None}: it may take any time.
+        """
+        if self._limit is not None and self._limit.active():
+            self._limit.cancel()
+        self._limit = None
+        if late is not None:
+            self._limit = self._clock.callLater(seconds, late, self)
 
     def abort(self) -> None:
         """Wait for it no longer, whatever it does."""

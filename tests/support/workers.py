@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, eventAsText
 from twisted.python.failure import Failure
@@ -46,8 +47,11 @@ class FakeWorker:
     @ivar transport: what the parent says to it.
     """
 
-    def __init__(self, number: int, channel: WorkerChannel, memory: int, bell: int) -> None:
+    def __init__(
+        self, clock: IReactorTime, number: int, channel: WorkerChannel, memory: int, bell: int
+    ) -> None:
         """
+        @param clock: its reactor.
         @param number: its number.
         @param channel: the parent's end of the channel to it.
         @param memory: the parent's descriptor of the slot's page.
@@ -56,7 +60,7 @@ class FakeWorker:
         self.number = number
         self.slot = Slot(os.dup(memory), os.dup(bell))
         self.announcements = SlotAnnouncements(
-            self.slot, lambda word, value: self.say(word.encode() + b" " + value)
+            clock, self.slot, lambda word, value: self.say(word.encode() + b" " + value)
         )
         self.transport = AbortingTransport()
         self._channel = channel
@@ -121,13 +125,14 @@ class FakeTemplate:
 
     def __init__(
         self,
-        _reactor: object,
+        clock: IReactorTime,
         _run: object,
         ended: Callable[[int, int], None],
         failed: Callable[[int, OSError], None],
         lost: Callable[[], None],
     ) -> None:
         self.running = False
+        self._clock = clock
         self.output: int | None = None
         self.broken = False
         self.starts = 0
@@ -149,7 +154,7 @@ class FakeTemplate:
     def spawn(self, number: int, protocol: Any, descriptors: Sequence[int]) -> None:
         if self.broken or not self.running:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self.workers.append(FakeWorker(number, protocol, *descriptors))
+        self.workers.append(FakeWorker(self._clock, number, protocol, *descriptors))
 
     def stop(self) -> None:
         self.running = False

@@ -53,7 +53,7 @@ from ktlsagent.policy import Served
 from ktlsagent.profiles import Endpoint
 from ktlsagent.protocols.handshake import HandshakeProtocol
 from ktlsagent.protocols.handshakefamily import AuthMode, HandshakeRequest
-from ktlsagent.protocols.interfaces import Engine
+from ktlsagent.protocols.interfaces import Engine, TLSParameters
 from ktlsagent.protocols.pskserver import engineFor
 from ktlsagent.protocols.session import EstablishedSession, Role
 from ktlsagent.report import Report
@@ -176,7 +176,10 @@ class Upcall:
             # Who is refused by that does not wait for a turn.
             plan = policy.plan(self._request, served, keys)
             await self._wait(policy.settleSeconds(self._request))
-            with self._agent.steps.turn(peer and peer.address, self._deadline) as turn:
+            refused = isinstance(plan, TLSParameters) and plan.refusal is not None
+            with self._agent.steps.turn(
+                peer and peer.address, self._deadline, refused=refused
+            ) as turn:
                 await self._comes(turn, transport)
                 engine = engineFor(plan)
                 # Nobody but the engine keeps it: a pre-shared key may be in it.

@@ -6,6 +6,7 @@ import errno
 import socket
 import ssl
 import struct
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -88,6 +89,21 @@ class FairShareTests(SchedulingTestCase):
         self.assertEqual({upcall.status for upcall in silent}, {errno.ETIMEDOUT})
         codes = [event["code"] for event in self.handshakes()][5:]
         self.assertEqual((codes.count("deadline"), codes.count("overload")), (10, 90))
+
+    def test_refusedBeforeOthers(self) -> None:
+        """A client that is told why it is refused does not wait for handshakes to end."""
+        self.start(self.configuration(mostHandshakes=1, mostPerPeer=1))
+        for _request in range(2):
+            self.ask(CLIENTHELLO, UNAUTH, peerName=b"server.lab")
+        self.run_()
+        upcall, client = self.serve()
+        client.turn()
+        self.reactor.settle()
+        self.assertEqual(upcall.status, errno.EACCES)
+        self.assertEqual(self.handshakes()[0]["code"], "no-certificate")
+        self.reactor.turn(4.6)
+        self.run_()
+        self.reactor.turn(10)
 
     def test_refusedWithoutATurn(self) -> None:
         """Who is refused in any case is so at once, while others wait for their turn."""
@@ -287,9 +303,9 @@ class AcceptTests(SchedulingTestCase):
         line = self.agents[0]._agent.steps
         enter = line.turn
 
-        def turn(*arguments: object) -> object:
+        def turn(*arguments: Any, **details: Any) -> object:
             pending.append(len(self.kernel.pending))
-            return enter(*arguments)  # type: ignore[arg-type]
+            return enter(*arguments, **details)
 
         line.turn = turn  # type: ignore[method-assign,assignment]
         _upcalls, clients = self.storm(20)

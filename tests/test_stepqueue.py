@@ -11,7 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ktlsagent.errors import DeadlineExpired
 from ktlsagent.fairness import Bounds
-from ktlsagent.stepqueue import LOOK_SECONDS, STEPS_PER_LAP, STEPS_PER_TURN, StepQueue, Turn
+from ktlsagent.stepqueue import (
+    LOOK_SECONDS,
+    REFUSALS_IN_A_ROW,
+    STEPS_PER_LAP,
+    STEPS_PER_TURN,
+    StepQueue,
+    Turn,
+)
 
 FAR = 100.0
 """A deadline that does not come."""
@@ -57,16 +64,19 @@ class StepQueueTestCase(SynchronousTestCase):
         """
         return lambda: self.ran.append(name)
 
-    def wait(self, name: str, deadline: float = FAR, peer: str = "peer") -> Turn:
+    def wait(
+        self, name: str, deadline: float = FAR, peer: str = "peer", *, refused: bool = False
+    ) -> Turn:
         """
         Get into the line.
 
         @param name: what is noted when the turn comes.
         @param deadline: the deadline.
         @param peer: the peer.
+        @param refused: whether it is only to be refused.
         @return: the turn.
         """
-        turn = self.queue.turn(peer, deadline)
+        turn = self.queue.turn(peer, deadline, refused=refused)
         turn.granted.addCallback(lambda _none: self.ran.append(name))
         return turn
 
@@ -338,3 +348,79 @@ class BusyTests(StepQueueTestCase):
         self.assertEqual(self.changes[-1], (False, True))
         self.queue.end(turns[0])
         self.assertFalse(self.queue.crowded)
+
+
+class RefusalTests(StepQueueTestCase):
+    """Requests that are only to be told that they are refused."""
+
+    def refuse(self, name: str, peer: str = "refused") -> Turn:
+        """
+        Get into the line of those.
+
+        @param name: what is noted when the turn comes.
+        @param peer: the peer.
+        @return: the turn.
+        """
+        return self.wait(name, peer=peer, refused=True)
+
+    def test_first(self) -> None:
+        """They begin before handshakes, whenever these came and whatever their deadlines."""
+        self.wait("a", 1.0)
+        self.wait("b", 1.0, "other")
+        self.refuse("no")
+        self.turns()
+        self.assertEqual(self.ran, ["no", "a", "b"])
+
+    def test_notAlways(self) -> None:
+        """A flood of them does not keep a handshake from beginning."""
+        self.bounds = Bounds(100, 100)
+        self.wait("a")
+        self.wait("b")
+        for _request in range(3 * REFUSALS_IN_A_ROW):
+            self.refuse("no")
+        self.turns()
+        row = ["no"] * REFUSALS_IN_A_ROW
+        self.assertEqual(self.ran, [*row, "a", *row, "b", *row])
+
+    def test_nothingElse(self) -> None:
+        """If no handshake waits, or none may begin, they do not wait for one."""
+        self.bounds = Bounds(20, 20)
+        for _request in range(2 * REFUSALS_IN_A_ROW):
+            self.refuse("no")
+        self.turns()
+        self.assertEqual(len(self.ran), 2 * REFUSALS_IN_A_ROW)
+
+    def test_full(self) -> None:
+        """They do not wait for handshakes to end, nor keep others from beginning."""
+        self.bounds = Bounds(1, 1)
+        self.begin()
+        self.wait("a")
+        no = self.refuse("no")
+        self.turns()
+        self.assertEqual((self.ran, self.queue.crowded), (["no"], True))
+        self.refuse("too many")
+        self.turns()
+        self.assertEqual(self.ran, ["no"])
+        self.queue.end(no)
+        self.turns()
+        self.assertEqual(self.ran, ["no", "too many"])
+
+    def test_fair(self) -> None:
+        """A peer that is refused often waits for itself, also with those that are silent."""
+        self.bounds = Bounds(5, 2)
+        for _request in range(9):
+            self.refuse("greedy", "greedy")
+        self.refuse("other", "other")
+        self.turns()
+        self.assertEqual(self.ran, ["greedy", "other", "greedy"])
+
+    def test_tooLate(self) -> None:
+        """One whose turn does not come in time is told about its own line."""
+        self.bounds = Bounds(1, 1)
+        self.refuse("no")
+        self.turns()
+        late = self.refuse("late")
+        late.expire()
+        error = self.failureResultOf(late.granted, DeadlineExpired).value
+        self.assertIn("found 1 handshakes with the same peer and 1 with all", error.reason)
+        self.queue.end(late)

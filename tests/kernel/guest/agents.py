@@ -11,7 +11,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -130,6 +130,22 @@ def configuration(
     return "\n".join(lines) + "\n"
 
 
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """
+    Stop a process for a while, unless it has ended.
+
+    @param pid: the process.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 class Agent:
     """
     An agent on a host.
@@ -196,6 +212,12 @@ class Agent:
         @return: the text.
         """
         return self._log.read_text(errors="replace")
+
+    @property
+    def workers(self) -> dict[str, int]:
+        """The process ids of its workers, by their places."""
+        found = re.findall(r"\bworker (\d+) is up: process (\d+)", self.log())
+        return {place: int(pid) for place, pid in found}
 
     def handshakes(self) -> list[HandshakeLine]:
         """

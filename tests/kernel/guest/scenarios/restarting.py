@@ -120,17 +120,6 @@ def untilGivenUp(agent: Agent, number: int) -> None:
     )
 
 
-def _workers(agent: Agent) -> dict[str, int]:
-    """
-    Find an agent's workers in its log.
-
-    @param agent: the agent.
-    @return: the process ids, by their places.
-    """
-    found = re.findall(r"\bworker (\d+) is up: process (\d+)", agent.log())
-    return {place: int(pid) for place, pid in found}
-
-
 def _newWorker(agent: Agent, place: str, killed: set[int]) -> int:
     """
     Wait for a worker that has not been killed.
@@ -140,8 +129,8 @@ def _newWorker(agent: Agent, place: str, killed: set[int]) -> int:
     @param killed: those that have been.
     @return: its process id.
     """
-    until(lambda: _workers(agent)[place] not in killed, f"worker {place} is up", _STARTING_SECONDS)
-    return _workers(agent)[place]
+    until(lambda: agent.workers[place] not in killed, f"worker {place} is up", _STARTING_SECONDS)
+    return agent.workers[place]
 
 
 def workerKilled(lab: Lab) -> None:
@@ -189,7 +178,7 @@ def workersShare(lab: Lab) -> None:
     served = Counter(re.findall(r"worker=(\d)\] handshake ok", agent.log()))
     lab.facts["handshakes of each"] = dict(served)
     lab.facts["pss-kib"] = {
-        name: _pss(pid) for name, pid in {"parent": agent.process.pid, **_workers(agent)}.items()
+        name: _pss(pid) for name, pid in {"parent": agent.process.pid, **agent.workers}.items()
     }
     agent.stop()
     expect("workers that closed their books", agent.log().count(" stopped: accepted="), 2)

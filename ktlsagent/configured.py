@@ -63,6 +63,7 @@ class Configured:
         *,
         following: bool = False,
         used: Callable[[], None] | None = None,
+        profiles: ProfileSet | None = None,
     ) -> None:
         """
         @param reactor: gives time, and threads to read files in.
@@ -75,6 +76,7 @@ class Configured:
         @param following: whether another process leads: it is that one which
             watches the files, and says what is in use and what runs out.
         @param used: called when something else is in use than before.
+        @param profiles: what the files have been made into already, if they have.
         """
         self.config = config
         self.namespaces: frozenset[str] = frozenset()
@@ -84,6 +86,7 @@ class Configured:
         self._now = now or dateNow
         self._following = following
         self._used = used
+        self._made = profiles
         self._running = False
         self._suites: frozenset[str] = frozenset()
         self._lock = DeferredLock()
@@ -103,7 +106,8 @@ class Configured:
             requireKnownAnswers()
         self._suites = suites
         self.namespaces = namespaceNames()
-        self.profiles = loadProfiles(self.config, suites, now=self._now())
+        self.profiles = self._made or loadProfiles(self.config, suites, now=self._now())
+        self._made = None
         self.bounds = _bounds(self.config)
 
     def start(self) -> None:

@@ -22,6 +22,7 @@ from ktlsagent.bugs import logBug
 from ktlsagent.clocks import warnOfWallClock
 from ktlsagent.config import AgentConfig
 from ktlsagent.configured import Configured
+from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.credentials.latecontexts import Tokens
 from ktlsagent.errors import (
     AgentError,
@@ -89,6 +90,7 @@ class AgentService(Service):
         tokens: Tokens | None = None,
         renew: Callable[[], None] | None = None,
         announcements: IAnnouncements | None = None,
+        profiles: ProfileSet | None = None,
         adopt: Adopt = adoptSocket,
     ) -> None:
         """
@@ -108,6 +110,7 @@ class AgentService(Service):
         @param announcements: where a parent says that requests wait, if this is
             a worker: the parent listens, watches the files and says what is to
             be said about all.  By default this process does all that.
+        @param profiles: what such a parent has made of the files, if they need not be read.
         @param adopt: makes a socket of a request's descriptor.
         """
         self.ledger = Ledger()
@@ -115,7 +118,7 @@ class AgentService(Service):
         self._tokens = tokens or Tokens(reactor, renew=renew)
         self._following = announcements is not None
         self._configured = Configured(
-            reactor, config, self._tokens, reread, following=self._following
+            reactor, config, self._tokens, reread, following=self._following, profiles=profiles
         )
         self._up = up
         self._fatal = fatal

@@ -156,9 +156,9 @@ LAYERS: dict[str, str] = {
     "announcements": "interfaces seldom",
     "banner": "__init__ interfaces protocols",
     "service": (
-        "announcements banner bugs clocks config configured credentials.latecontexts errors "
-        "interfaces keyrings ktls ledger netlink netlinksocket policy protocols request seldom "
-        "sockets stepqueue texts"
+        "announcements banner bugs clocks config configured credentials.contexts "
+        "credentials.latecontexts errors interfaces keyrings ktls ledger netlink netlinksocket "
+        "policy protocols request seldom sockets stepqueue texts"
     ),
     "watch": "bugs interfaces notify",
     "lean": "",
@@ -166,6 +166,7 @@ LAYERS: dict[str, str] = {
     "signals": "",
     "processes.remainder": "",
     "processes.template": "coredumps lean",
+    "processes.backoff": "",
     "processes.channel": "config",
     "processes.standardlog": "texts",
     "processes.workerlog": "processes.standardlog texts",
@@ -173,12 +174,13 @@ LAYERS: dict[str, str] = {
     "processes.dispatcher": "announcements processes.slot",
     "processes.workerchannel": "processes.channel processes.dispatcher processes.slot",
     "processes.worker": (
-        "bugs clocks config coredumps credentials.tokenload errors lean processes.channel "
-        "processes.slot processes.workerlog service"
+        "bugs clocks config coredumps credentials.contexts credentials.tokenload errors lean "
+        "processes.channel processes.slot processes.workerlog service"
     ),
     "processes.supervisor": (
-        "config errors processes.channel processes.dispatcher processes.slot "
-        "processes.template processes.worker processes.workerchannel"
+        "config credentials.contexts errors processes.backoff processes.channel "
+        "processes.dispatcher processes.slot processes.template processes.worker "
+        "processes.workerchannel"
     ),
     "processes.workers": (
         "announcements banner bugs config configured errors interfaces keyrings ktls netlink "

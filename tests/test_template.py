@@ -48,7 +48,7 @@ class Child(worker.Worker):
         super().heard(word, value)
 
 
-def run(channel, memory, bell):
+def run(channel, memory, bell, inherited=None):
     Child.memory = memory
     worker.Worker = Child
     worker.run(channel, memory, bell)
@@ -426,6 +426,65 @@ os._exit(0)
 """
 
 
+TOLD = """
+import os
+
+read = [b"read before"]
+
+
+def tell(channel, inherited=None):
+    os.write(channel, read[0] if inherited is read else b"nothing")
+    os._exit(0)
+"""
+
+INHERITED = """
+import os, signal, told
+from twisted.internet import reactor
+from twisted.internet.protocol import Protocol
+from ktlsagent.processes.template import Template
+
+
+class Parent(Protocol):
+    def dataReceived(self, data):
+        print(data.decode(), flush=True)
+        if data == b"nothing":
+            template.stop()
+            reactor.stop()
+        else:
+            os.kill(template._pid, signal.SIGKILL)
+
+
+def lost():
+    template.startAnew()
+    template.spawn(2, Parent(), ())
+
+
+template = Template(reactor, told.tell, lambda *_ended: None, None, lost)
+template.start(None, told.read)
+template.spawn(1, Parent(), ())
+reactor.run()
+"""
+
+
+class InheritedTests(SynchronousTestCase):
+    """What workers have of the parent."""
+
+    def test_inherited(self) -> None:
+        """Workers share an object of the parent's, unless the template is a program of its own."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "told.py").write_text(TOLD)
+        ended = subprocess.run(
+            [sys.executable, "-c", INHERITED],
+            env={**os.environ, "PYTHONPATH": f"{folder.absolute()}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((ended.stdout, ended.stderr), ("read before\nnothing\n", ""))
+
+
 class OutputTests(SynchronousTestCase):
     """Workers with another standard output than the parent's."""
 
@@ -437,7 +496,7 @@ class OutputTests(SynchronousTestCase):
             (folder / "sitecustomize.py").write_text(
                 "import os\n"
                 "from ktlsagent.processes import template\n"
-                "def tell(channel):\n"
+                "def tell(channel, inherited=None):\n"
                 "    os.write(1, b'hello')\n"
                 "    os._exit(0)\n"
                 "tell.__module__ = template.__name__\n"

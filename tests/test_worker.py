@@ -18,11 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import ktlsagent
 from ktlsagent.config import AgentConfig
+from ktlsagent.credentials.loading import loadProfiles
 from ktlsagent.errors import AgentError, OutOfDescriptors, StartError
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.processes.channel import encodeConfig
 from ktlsagent.processes.slot import Slot
 from ktlsagent.processes.worker import Worker, giveWay
+from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.service import AgentService
 from tests.support import certificates
 from tests.support.agent import AgentTestCase
@@ -80,14 +82,24 @@ class WorkerTests(AgentTestCase):
         """
         return self.agent(config, **arguments)
 
-    def load(self, config: AgentConfig) -> None:
+    def load(self, config: AgentConfig, word: bytes = b"load") -> None:
         """
         Have the worker load a configuration.
 
         @param config: the configuration.
+        @param word: how it is told to.
         """
-        self.worker.dataReceived(b"load " + encodeConfig(config) + b"\n")
+        self.worker.dataReceived(word + b" " + encodeConfig(config) + b"\n")
         self.reactor.settle()
+
+    def inherit(self, config: AgentConfig) -> None:
+        """
+        Give the worker what its parent has read, and make the files unusable.
+
+        @param config: what the parent has read.
+        """
+        self.worker._inherited = loadProfiles(config, frozenset(CIPHER_SUITES))
+        (self.folder / "authenticate.server.key").chmod(0o644)
 
     def give(self, number: int = 1) -> None:
         """
@@ -283,6 +295,47 @@ class WorkerTests(AgentTestCase):
         self.run_(client)
         self.assertEqual(upcall.status, 0)
 
+    def test_inherits(self) -> None:
+        """It serves with what its parent has read before the fork, and reads no file."""
+        config = self.configuration(certificates.server())
+        self.inherit(config)
+        self.load(config, b"use")
+        self.assertEqual(self.said(), [b"up "])
+        self.assertIs(self.agents[0]._configured.profiles, self.worker._inherited)
+        upcall, client = self.serve()
+        self.give()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
+    def test_inheritsAndReloads(self) -> None:
+        """What was inherited is used at the start only: a reload reads the files."""
+        config = self.configuration(certificates.server())
+        self.inherit(config)
+        self.load(config, b"use")
+        self.load(config)
+        self.assertEqual(self.said(), [b"up ", b"loaded no"])
+        (self.folder / "authenticate.server.key").chmod(0o600)
+        self.load(config)
+        self.assertEqual(self.said(), [b"loaded yes"])
+        self.assertIsNot(self.agents[0]._configured.profiles, self.worker._inherited)
+
+    def test_inheritsWhatIsOld(self) -> None:
+        """What was read before the fork is nothing to a worker that is told to read."""
+        config = self.configuration(certificates.server())
+        self.inherit(config)
+        self.load(config)
+        self.assertEqual(self.said(), [b"failed "])
+        self.lost()
+
+    def test_inheritsNothing(self) -> None:
+        """A worker that is a program of its own reads the files, whatever it is told."""
+        self.load(self.configuration(certificates.server()), b"use")
+        self.assertEqual(self.said(), [b"up "])
+        upcall, client = self.serve()
+        self.give()
+        self.run_(client)
+        self.assertEqual(upcall.status, 0)
+
     def test_refusesToReload(self) -> None:
         """Files that have become bad meanwhile are refused, with the reason."""
         config = self.configuration(certificates.server())
@@ -465,7 +518,7 @@ CLOCK = """
 import os, socket, time
 from ktlsagent.processes import worker
 
-def made(reactor, makeAgent, slot, logs):
+def made(reactor, makeAgent, slot, logs, inherited):
     print(reactor.seconds is time.monotonic, flush=True)
     os._exit(0)
 

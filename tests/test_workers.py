@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from ktlsagent import configured
 from ktlsagent.config import AgentConfig
+from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.processes.channel import decodeConfig
 from ktlsagent.processes.workerlog import asJSON
@@ -34,10 +35,22 @@ class StartTests(WorkersTestCase):
         for worker in self.template.workers:
             place, line = worker.told()
             self.assertRegex(place, b"^place [123]$")
-            self.assertEqual(line[:5], b"load ")
+            self.assertEqual(line[:4], b"use ")
             used = parent._configured.config
-            found = decodeConfig(line[5:])
+            found = decodeConfig(line[4:])
             self.assertEqual(found.profiles, used.profiles)
+
+    def test_inherited(self) -> None:
+        """What the parent has read the workers have without reading it."""
+        parent = self.begin()
+        self.assertIs(self.template.inherited, parent._configured.profiles)
+
+    def test_tokens(self) -> None:
+        """If keys are in tokens, every worker makes its own of what the files say."""
+        self.patch(ProfileSet, "late", lambda _profiles: [None])
+        self.begin()
+        self.assertTrue(self.template.running)
+        self.assertIsNone(self.template.inherited)
 
     def test_bounds(self) -> None:
         """The workers share what all together may have, and the parent says that."""
@@ -47,7 +60,7 @@ class StartTests(WorkersTestCase):
         self.addCleanup(self.end, parent)
         self.allUp()
         lines = [worker.told()[1] for worker in self.template.workers]
-        shares = [decodeConfig(line.removeprefix(b"load ")) for line in lines]
+        shares = [decodeConfig(line.removeprefix(b"use ")) for line in lines]
         self.assertEqual([share.mostHandshakes for share in shares], [3, 4, 4])
         self.assertEqual([share.mostPerPeer for share in shares], [1, 1, 1])
         self.assertEqual(len(self.said("at most 11 handshakes at once, 2 with one peer")), 1)
@@ -308,6 +321,37 @@ class ReloadTests(WorkersTestCase):
         _place, line = self.template.workers[-1].told()
         self.assertEqual(decodeConfig(line.removeprefix(b"load ")), shared)
         self.assertEqual(self.said("goes on with what"), [])
+
+    def test_fileChanged(self) -> None:
+        """Once the parent has read the files again, a new worker has to, too."""
+        parent = self.begin()
+        self.allUp()
+        self.assertEqual(self.words(0), b"use")
+        parent._configured._filesChanged()
+        self.reactor.settle()
+        self.assertEqual(self.words(0), b"load")
+        self.template.kill(self.template.workers[0])
+        self.reactor.advance(0.1)
+        self.assertEqual(self.words(-1), b"load")
+
+    def test_refusedReload(self) -> None:
+        """As long as nothing else is in use, a new worker has what was read at the start."""
+        parent = self.begin()
+        self.allUp()
+        (self.folder / "authenticate.server.key").chmod(0o644)
+        self.assertFalse(self.reload(parent))
+        self.template.kill(self.template.workers[0])
+        self.reactor.advance(0.1)
+        self.assertEqual(self.words(-1), b"use")
+
+    def words(self, index: int) -> bytes:
+        """
+        Find how a worker was told last what to use.
+
+        @param index: which of all workers.
+        @return: the word.
+        """
+        return self.template.workers[index].told()[-1].partition(b" ")[0]
 
     def test_mistake(self) -> None:
         """A mistake is found by the parent, and no worker hears of it."""

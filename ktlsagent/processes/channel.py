@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-import pickle
+
+# By name, so that it is imported now (see L{ktlsagent.lean}): before workers are forked,
+# and not in each of them, where it would take 1 MB.
+from pickle import dumps, loads
 
 from twisted.internet.protocol import Protocol
 
@@ -15,11 +18,12 @@ class Channel(Protocol):
     One end of a channel.
 
     From the parent come C{place}, with the worker's number and whether the parent
-    logs for it, C{load}, with the configuration, to start and to reload, and
-    C{stop}.  To the parent go C{pid} with the process id, first of
-    all, C{up}, C{loaded} with C{yes} or C{no}, C{failed},
-    and C{renew} if only a new worker can use a token; C{back} with the number of
-    requests that a worker was given and has no room for, and C{room} when it has.
+    logs for it, C{load}, with the configuration, to start and to reload, C{use}, with
+    it, to start without reading its files again if they were read before the fork, and
+    C{stop}.  To the parent go C{pid} with the process id, first of all, C{up}, C{loaded}
+    with C{yes} or C{no}, C{failed}, and C{renew} if only a new worker can use a token;
+    C{back} with the number of requests that a worker was given and has no room for, and
+    C{room} when it has.
     """
 
     _begun = b""
@@ -62,7 +66,7 @@ def encodeConfig(config: AgentConfig) -> bytes:
     @param config: the configuration.
     @return: the word.
     """
-    return base64.b64encode(pickle.dumps(config))
+    return base64.b64encode(dumps(config))
 
 
 def decodeConfig(word: bytes) -> AgentConfig:
@@ -72,5 +76,5 @@ def decodeConfig(word: bytes) -> AgentConfig:
     @param word: the word.
     @return: the configuration.
     """
-    config: AgentConfig = pickle.loads(base64.b64decode(word))  # noqa: S301 - our own parent's
+    config: AgentConfig = loads(base64.b64decode(word))  # noqa: S301 - our own parent's
     return config

@@ -20,20 +20,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ktlsagent.config import AgentConfig
+from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.errors import AgentError, StartError
+from ktlsagent.processes.backoff import GOOD_SECONDS, BackOff
 from ktlsagent.processes.channel import encodeConfig
 from ktlsagent.processes.dispatcher import Dispatcher
 from ktlsagent.processes.slot import Slot
 from ktlsagent.processes.template import ITemplate, Template
 from ktlsagent.processes.worker import run
 from ktlsagent.processes.workerchannel import WorkerChannel
-
-_SHORTEST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 10.0
-"""How long a worker that died is waited with; twice as long each time that it dies early."""
-
-_GOOD_SECONDS: Final = 10.0
-"""After what time a worker's death is not an early one."""
 
 _ALONE_SECONDS: Final = 30.0
 """
@@ -98,23 +93,25 @@ class Supervisor:
         self._kill = kill
         self._numbers = count(1)
         self._channels: dict[int, WorkerChannel] = {}
-        self._delays: dict[int, float] = {}
+        self._backOff = BackOff(reactor)
         self._calls: set[IDelayedCall] = set()
         self._alone: IDelayedCall | None = None
         self._running = False
         self._wereUp = False
+        self._inherited = True
         self._templateSince = 0.0
         self._stopped: Deferred[None] | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, inherited: ProfileSet | None = None) -> None:
         """
         Make ready to start workers, before there is anything that they must not inherit.
 
+        @param inherited: what is in use, if workers may have it without reading it themselves.
         @raise StartError: if that cannot be.
         """
         self._templateSince = self._reactor.seconds()
         try:
-            self._template.start(self.output)
+            self._template.start(self.output, inherited)
         except OSError as error:
             raise StartError(
                 f"expected to fork a process, found {error}; raise TasksMax or LimitNOFILE"
@@ -128,7 +125,8 @@ class Supervisor:
             self._spawn(place)
 
     def reload(self) -> None:
-        """Have all workers use what is configured now."""
+        """Have all workers use what is configured now; they have to read it."""
+        self._inherited = False
         for channel in self._channels.values():
             self._load(channel)
 
@@ -212,7 +210,7 @@ class Supervisor:
         """
         if self._running and not channel.renewing:
             channel.renewing = True
-            left = max(0.0, channel.since + _GOOD_SECONDS - self._reactor.seconds())
+            left = max(0.0, channel.since + GOOD_SECONDS - self._reactor.seconds())
             self.log.warn(
                 "a token can be used by a new process only: another worker {place} starts in "
                 "{seconds} s",
@@ -263,7 +261,8 @@ class Supervisor:
         self._load(channel)
 
     def _load(self, channel: WorkerChannel) -> None:
-        channel.say("load", encodeConfig(self._configFor(channel.place)))
+        word = "use" if self._inherited else "load"
+        channel.say(word, encodeConfig(self._configFor(channel.place)))
 
     def _renew(self, channel: WorkerChannel) -> None:
         """End a worker in whose place there is to be a new one."""
@@ -299,7 +298,7 @@ class Supervisor:
         if channel.renewing and channel.well:
             self._spawn(place)
             return
-        delay = self._delay(place, channel.since)
+        delay = self._backOff.pause(place, channel.since)
         self.log.error(
             "worker {place} {ended}: what it had accepted is lost, and ended by the kernel when "
             "its time is over; another one starts in {delay} s",
@@ -320,7 +319,7 @@ class Supervisor:
 
     def _cannotStart(self, place: int, error: OSError) -> None:
         """There is no worker: try again, later and later."""
-        delay = self._delay(place, self._reactor.seconds())
+        delay = self._backOff.pause(place, self._reactor.seconds())
         self.log.error(
             "worker {place} cannot be started: {error}; raise LimitNOFILE or TasksMax; the next "
             "try is in {delay} s",
@@ -330,13 +329,6 @@ class Supervisor:
         )
         if self._running:
             self._later(delay, lambda: self._spawn(place))
-
-    def _delay(self, place: int, since: float) -> float:
-        """Say how long to wait before another one is started."""
-        early = self._reactor.seconds() - since < _GOOD_SECONDS
-        delay = min(2 * self._delays.get(place, 0), _LONGEST_DELAY) if early else 0
-        self._delays[place] = delay = max(delay, _SHORTEST_DELAY)
-        return delay
 
     def _hangs(self, channel: WorkerChannel) -> None:
         """End what does not start or does not end by itself, and then do not wait for it."""
@@ -381,7 +373,7 @@ class Supervisor:
         for channel in self._channels.values():
             channel.ending = channel.ending or "ended, nobody knows how"
         if self._running:
-            delay = self._delay(0, self._templateSince)
+            delay = self._backOff.pause(0, self._templateSince)
             self.log.error(
                 "the process that starts workers has ended: the workers go on, and it is made "
                 "anew in {delay} s",

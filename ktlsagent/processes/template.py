@@ -1,10 +1,12 @@
 """
-The template of the workers: a process forked off before anything has begun, which
-does nothing but fork workers.  They share the memory of all that was imported, start
-in no time, and inherit neither threads nor a reactor that runs nor anybody's keys.
+The template of the workers: a process forked off when all files have been read, and
+before anything else has begun, which does nothing but fork workers.  They share the
+memory of all that was imported and read, start in no time, and inherit neither threads
+nor a reactor that runs nor anything of a peer.
 
 If it is lost, a program of its own takes its place: by then the parent has threads,
-and what they had locked would stay so in a fork.  Its workers go on.
+and what they had locked would stay so in a fork.  Its workers go on; new ones read the
+files themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, NoReturn
 from typing import Protocol as Structural
@@ -47,13 +50,16 @@ _IGNORED = (
 """What ends, reloads or rotates the parent may be sent to all; they obey only the parent."""
 
 Run = Callable[..., object]
-"""What a worker does, given the descriptor of its channel, and others."""
+"""
+What a worker does, given the descriptor of its channel, and others; and by the name
+C{inherited} what it has of the parent, if there is anything.
+"""
 
 
 class ITemplate(Structural):
     """What L{Template} is to those who want workers."""
 
-    def start(self, output: int | None) -> None:
+    def start(self, output: int | None, inherited: object) -> None:
         """Fork it off."""
 
     def startAnew(self, output: int | None) -> None:
@@ -92,11 +98,12 @@ class Template:
         self._lost = lost
         self._control: socket.socket | None = None
 
-    def start(self, output: int | None = None) -> None:
+    def start(self, output: int | None = None, inherited: object = None) -> None:
         """
         Fork it off.  There must be no other thread yet.
 
         @param output: what is the workers' standard output, if not ours.
+        @param inherited: what all workers get without a copy.
         @raise OSError: if there can be no process.
         """
         # A program that has replaced itself may not have waited for its own one.
@@ -115,7 +122,7 @@ class Template:
             if pid == 0:
                 if output is not None:
                     os.dup2(output, 1)
-                _template(far, self._run, forked=True)
+                _template(far, partial(self._run, inherited=inherited), forked=True)
         self._use(near, pid)
 
     def startAnew(self, output: int | None = None) -> None:

@@ -23,6 +23,7 @@ from ktlsagent.bugs import logBug
 from ktlsagent.clocks import makeMonotonic
 from ktlsagent.config import AgentConfig
 from ktlsagent.credentials import tokenload
+from ktlsagent.credentials.contexts import ProfileSet
 from ktlsagent.errors import ConfigError, StartError
 from ktlsagent.lean import settle
 from ktlsagent.processes.channel import Channel, decodeConfig
@@ -40,7 +41,7 @@ _STALE: list[object] = []
 """What was the parent's; it must not be finalized here."""
 
 
-def run(channel: int, memory: int, bell: int) -> NoReturn:
+def run(channel: int, memory: int, bell: int, inherited: ProfileSet | None = None) -> NoReturn:
     """
     Become a worker, after the fork.
 
@@ -51,11 +52,12 @@ def run(channel: int, memory: int, bell: int) -> NoReturn:
     @param channel: descriptor of the channel to the parent.
     @param memory: descriptor of the slot's page.
     @param bell: descriptor of the slot's bell.
+    @param inherited: what the parent had read before the fork.
     """
     # First of all, for whatever comes next may hang.
     os.write(channel, b"pid %d\n" % os.getpid())
     if not tokenload.providers():
-        be(channel, memory, bell)
+        be(channel, memory, bell, inherited)
     for descriptor in (channel, memory, bell):
         os.set_inheritable(descriptor, True)
     arguments = [json.dumps(sys.path), str(channel), str(memory), str(bell)]
@@ -64,13 +66,14 @@ def run(channel: int, memory: int, bell: int) -> NoReturn:
     os.execv(sys.executable, command)  # noqa: S606 - it is this program
 
 
-def be(channel: int, memory: int, bell: int) -> NoReturn:
+def be(channel: int, memory: int, bell: int, inherited: ProfileSet | None = None) -> NoReturn:
     """
     Be a worker, to the end of the process.
 
     @param channel: descriptor of the channel to the parent.
     @param memory: descriptor of the slot's page.
     @param bell: descriptor of the slot's bell.
+    @param inherited: what the parent had read before the fork.
     """
     coredumps.forbid()
     _STALE.append(sys.modules.pop("twisted.internet.reactor", None))
@@ -91,7 +94,7 @@ def be(channel: int, memory: int, bell: int) -> NoReturn:
         reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, log)
 
     slot = Slot(memory, bell)
-    worker = Worker(reactor, lambda **seams: AgentService(reactor, **seams), slot, logs)
+    worker = Worker(reactor, lambda **seams: AgentService(reactor, **seams), slot, logs, inherited)
     factory = Factory.forProtocol(lambda: worker)
     reactor.adoptStreamConnection(channel, socket.AF_UNIX, factory)
     os.close(channel)
@@ -125,14 +128,16 @@ class Worker(Channel):
         makeAgent: Callable[..., AgentService],
         slot: Slot,
         logs: Callable[..., None],
+        inherited: ProfileSet | None = None,
     ) -> None:
         """
         @param reactor: the worker's reactor, which is stopped at the end.
-        @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal}, C{renew}
-            and C{announcements}.
+        @param makeAgent: makes the agent, with C{config}, C{reread}, C{fatal}, C{renew},
+            C{announcements} and C{profiles}.
         @param slot: what it shares with the parent.
         @param logs: begins to log, given the worker's number and C{relayed}, whether
             the parent logs for it.
+        @param inherited: what the parent had read before the fork.
         """
         self.status = 0
         self._reactor = reactor
@@ -144,6 +149,7 @@ class Worker(Channel):
         self._parentGone = False
         self._closing = False
         self._logs = logs
+        self._inherited = inherited
 
     def heard(self, word: str, value: bytes) -> None:
         """
@@ -157,10 +163,10 @@ class Worker(Channel):
         elif word == "place":
             number, _, relayed = value.partition(b" ")
             self._logs(int(number), relayed=relayed == b"relayed")
-        elif word == "load" and not self._stopping:
+        elif word in ("load", "use") and not self._stopping:
             self._config = decodeConfig(value)
             if self._agent is None:
-                self._start()
+                self._start(self._inherited if word == "use" else None)
             else:
                 self._later(self._reload(self._agent))
 
@@ -176,13 +182,14 @@ class Worker(Channel):
         else:
             self._stop()
 
-    def _start(self) -> None:
+    def _start(self, profiles: ProfileSet | None) -> None:
         self._agent = self._makeAgent(
             config=self._config,
             reread=lambda: self._config,
             fatal=self._fatal,
             renew=lambda: self.say("renew"),
             announcements=self._announcements,
+            profiles=profiles,
         )
         try:
             self._agent.startService()

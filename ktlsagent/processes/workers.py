@@ -102,10 +102,12 @@ class WorkersService(Service):
             self._output = RelayedOutput(self._reactor)
             self._supervisor.output = self._output.fileno()
         try:
-            self._supervisor.prepare()
             self._kernel.open()
             self._suites = self._kernelTLS.probe()
             self._configured.load(self._suites)
+            profiles = self._configured.profiles
+            # Whoever uses keys in tokens makes what they are used by.
+            self._supervisor.prepare(None if profiles.late() else profiles)
             self._ready.begin()
         except AgentError:
             self._kernel.close()

@@ -118,6 +118,7 @@ class FakeTemplate:
 
     @ivar running: whether it was started and not stopped.
     @ivar output: the descriptor of the workers' standard output, if not ours.
+    @ivar inherited: what workers get without a copy.
     @ivar starts: how often it was started anew.
     @ivar workers: all workers there ever were.
     @ivar broken: whether nothing can be started.
@@ -134,6 +135,7 @@ class FakeTemplate:
         self.running = False
         self._clock = clock
         self.output: int | None = None
+        self.inherited: object = None
         self.broken = False
         self.starts = 0
         self.workers: list[FakeWorker] = []
@@ -141,15 +143,16 @@ class FakeTemplate:
         self.failed = failed
         self._lost = lost
 
-    def start(self, output: int | None) -> None:
+    def start(self, output: int | None, inherited: object) -> None:
         if self.broken:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.running = True
         self.output = output
+        self.inherited = inherited
 
     def startAnew(self, output: int | None) -> None:
         self.starts += 1
-        self.start(output)
+        self.start(output, None)
 
     def spawn(self, number: int, protocol: Any, descriptors: Sequence[int]) -> None:
         if self.broken or not self.running:

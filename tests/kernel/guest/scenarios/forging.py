@@ -90,10 +90,8 @@ def _sockets(agent: Agent) -> tuple[int, set[int]]:
     @return: the groups that they are in, a bit for each, and their ports.
     """
     groups, ports = 0, set()
-    for pid in agent.host.processes():
+    for pid in (agent.process.pid, *agent.workers.values()):
         directory = Path(f"/proc/{pid}")
-        if b"ktlsagent" not in (directory / "cmdline").read_bytes():
-            continue
         held = {os.readlink(path) for path in (directory / "fd").iterdir()}
         for row in (directory / "net/netlink").read_text().splitlines()[1:]:
             _pointer, protocol, port, joined, *_rest, inode = row.split()

@@ -141,7 +141,7 @@ def tenantsRoot(lab: Lab) -> None:
     """
     host = lab.host("tenant", TenantHost)
     assert isinstance(host, TenantHost)
-    agent = lab.agent(host, agentClass=Agent)
+    agent = lab.agent(host)
     lab.listening()
     with _forging(lab, agent, host.entering()):
         time.sleep(1.0)
@@ -157,8 +157,7 @@ def whileMounting(lab: Lab, workers: str) -> None:
     @param workers: how many workers the agent has.
     """
     host = lab.oneHost()
-    # Its processes are known by their command.
-    agent = lab.agent(host, text=configuration(workers=workers), agentClass=Agent)
+    agent = lab.agent(host, text=configuration(workers=workers))
     lab.listening()
     lab.server(host, "mtls")
     with _forging(lab, agent, host.command(*_NET_ADMIN)):

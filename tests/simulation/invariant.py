@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cryptography.exceptions import InvalidTag
 from twisted.logger import eventAsText
@@ -13,7 +13,6 @@ from tests.simulation.materials import SECRET
 from tests.simulation.world import Conversation, World
 
 _HEADER = 5
-_PEEK = 2**16
 
 
 def violations(world: World) -> list[str]:
@@ -95,10 +94,10 @@ def _talk(conversation: Conversation, side: KernelSide) -> Iterator[str]:
         yield f"the keys do not work: {error!r}"
 
 
-def _exactly(receive: object, size: int) -> bytes:
+def _exactly(receive: Callable[[int], bytes], size: int) -> bytes:
     data = b""
     while len(data) < size:
-        part = receive(size - len(data))  # type: ignore[operator]
+        part = receive(size - len(data))
         if not part:
             raise ConnectionError("closed")
         data += part
@@ -108,7 +107,7 @@ def _exactly(receive: object, size: int) -> bytes:
 def _nothingLeft(world: World) -> Iterator[str]:
     """No descriptor, no timer, no key link, nothing that waits."""
     for ledger in world.ledgers:
-        if not ledger.balanced():  # type: ignore[attr-defined]
+        if not ledger.balanced():
             yield f"the books do not balance: {ledger}"
     if world.kernel.strangers:
         yield f"{world.kernel.strangers} answers for descriptors that were no request's any more"

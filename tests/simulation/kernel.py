@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,14 +149,3 @@ class RandomKernel(FakeHandshakeKernel):
 
     def _of(self, upcall: FakeUpcall) -> Asked:
         return next(asked for asked in self.asked if asked.upcall is upcall)
-
-
-def identityOf(descriptor: int) -> Identity:
-    """
-    Identify a socket, whatever its descriptor.
-
-    @param descriptor: one of its descriptors.
-    @return: its device and inode.
-    """
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from ktlsagent.ktls import KernelTLS
+from ktlsagent.ledger import Ledger
 from ktlsagent.netlink import HandshakeNetlink
 from ktlsagent.protocols.cryptoinfo import CIPHER_SUITES
 from ktlsagent.service import AgentService
@@ -93,7 +94,7 @@ class World:
         self.conversations: list[Conversation] = []
         self.agents: list[AgentService] = []
         self.stopping: list[Deferred[None]] = []
-        self.ledgers: list[object] = []
+        self.ledgers: list[Ledger] = []
         self.events: list[LogEvent] = []
         self.sockets: list[ref[ScriptedSocket]] = []
         self.gaps: list[tuple[float, float]] = []
